@@ -1,0 +1,62 @@
+//! The store's two notions of time.
+//!
+//! **Milliseconds** since the store was opened, monotonic, for leases and terms.
+//!
+//! **Stamps**: the order in which things were wanted, for eviction. A put (or batch of puts) takes the next odd stamp; a use takes the even
+//! stamp after the last put without changing anything. So uses between the same two puts are one moment, a store that is only
+//! read writes no shared line, and a use after a put is newer than that put. [`crate::evict::place`] adds the position in the batch.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Time of one store.
+pub(crate) struct Clock {
+    start: Instant,
+    stamp: AtomicU64,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock {
+            start: Instant::now(),
+            stamp: AtomicU64::new(2),
+        }
+    }
+
+    /// Milliseconds since the store was opened.
+    pub(crate) fn milliseconds(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64
+    }
+
+    /// The stamp of a put: later than everything before it.
+    pub(crate) fn stamp_of_put(&self) -> u64 {
+        self.stamp.fetch_add(2, Ordering::Relaxed) + 1
+    }
+
+    /// The stamp of a use: later than every put before it, earlier than the next.
+    pub(crate) fn stamp_of_use(&self) -> u64 {
+        self.stamp.load(Ordering::Relaxed)
+    }
+
+    /// Lets time pass for uses while there are no puts.
+    pub(crate) fn pass(&self) {
+        self.stamp.fetch_add(2, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_is_newer_than_the_put_before_it_and_older_than_the_one_after() {
+        let clock = Clock::new();
+        let first = clock.stamp_of_put();
+        let used = clock.stamp_of_use();
+        assert_eq!(used, clock.stamp_of_use());
+        let second = clock.stamp_of_put();
+        assert!(first < used && used < second && second < clock.stamp_of_use());
+        clock.pass();
+        assert!(clock.stamp_of_use() > second);
+    }
+}

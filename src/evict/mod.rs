@@ -1,0 +1,97 @@
+//! Eviction: which copy of a segment goes first when there is no room.
+//!
+//! A [`Policy`] orders the copies (blobs) of one segment. It knows their ids and sizes, never their memory, and it lives
+//! inside the segment's mutex: no atomics, no locks of its own, and nothing in it waits.
+//!
+//! What orders copies is a *place* ([`place`]): the stamp of the batch that used the object last, and the position of its
+//! key in that batch. A smaller place goes first. Keys of one batch are a prefix chain, in which a block is useless
+//! without the ones before it, so the position is turned round: of two keys with one stamp the tail is the older.
+//!
+//! **A hit never comes here.** It writes the new place into the object, one relaxed store, and the order learns of it when
+//! it matters: [`Policy::evict`] asks for the [`Standing`] of each candidate, and one that was used since is moved to the
+//! place of that use instead of going. So a read takes no lock and moves no list, and each hit is paid for at most once.
+//!
+//! Asking also keeps the rules about what may go (pins, leases, reservations) with the object, where they can change at
+//! any time, and leaves to the policy what a policy is for. A policy can tell the ways in which a copy leaves it: `remove`
+//! says that its owner took it away, `evict` that it was the policy's choice. One that learns from what it let go needs
+//! that, and may keep whatever it learned behind the same calls.
+//!
+//! Every policy passes the same suite, `conformance`, and a later one adds a line to its table.
+
+#[cfg(test)]
+mod conformance;
+mod entries;
+pub(crate) mod prefix;
+
+use crate::error::Result;
+
+/// The copy that an entry stands for. What the number means is the caller's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Id(pub u32);
+
+/// Where an entry lies in its policy, from [`Policy::insert`] until it is removed or evicted. Never `u32::MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Handle(pub u32);
+
+/// What may be done with a candidate, as it is at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It may go. `place` is the object's place now, newer than the one in the order when it was used since.
+    Evictable { place: u64 },
+    /// Pinned, leased or reserved.
+    Held,
+    /// Belongs to the batch that asks: a batch never evicts its own elements.
+    Ours,
+}
+
+/// A copy that has left the order to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Victim {
+    pub id: Id,
+    pub units: u32,
+}
+
+/// Low bits of a place that hold the position: a batch has at most 16384 keys.
+const POSITION_BITS: u32 = 14;
+const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
+
+/// The place of the key at `position` of the batch with this stamp; stamps have 50 bits.
+pub(crate) fn place(stamp: u64, position: usize) -> u64 {
+    debug_assert!(stamp >> (64 - POSITION_BITS) == 0 && position as u64 <= POSITION_MASK);
+    (stamp << POSITION_BITS) | (POSITION_MASK - position as u64)
+}
+
+/// `place` as if its batch had been used at the time of `newest`: that stamp, its own position; never an older place.
+fn renewed(place: u64, newest: u64) -> u64 {
+    place.max((newest & !POSITION_MASK) | (place & POSITION_MASK))
+}
+
+/// An order of the copies of one segment by what should go first.
+pub(crate) trait Policy: Send {
+    /// Takes in a copy of `units` units. Nothing has changed when this fails, with `OutOfMemory`.
+    fn insert(&mut self, id: Id, units: u32, place: u64) -> Result<Handle>;
+
+    /// Takes out a copy that its owner removed. The handle is void from here on.
+    fn remove(&mut self, handle: Handle);
+
+    /// Takes the next victim out of the order, which voids its handle, and gives it; `None` when nothing may go.
+    ///
+    /// Candidates are met from the oldest on and `standing` is asked about each. One that was used since moves to its
+    /// new place and may be met there again. One that is held, or ours, is asked about once a call and passed over; being
+    /// held is a use, so it moves to the stamp of `newest` and keeps its position in the chain. `newest` should be the
+    /// place of a use at this moment: then those passed over are out of the way of later calls.
+    ///
+    /// Costs what it meets. `None` has met everything, so whoever gets it should not ask again at once.
+    fn evict(&mut self, newest: u64, standing: &mut dyn FnMut(Id) -> Standing) -> Option<Victim>;
+
+    /// What a copy at `place` is worth keeping, to compare runs of memory by what lies in them: 0 for what would go
+    /// first, and never less for a newer place.
+    fn worth(&self, place: u64) -> u64;
+
+    /// Copies in the order.
+    fn len(&self) -> usize;
+
+    /// Checks every invariant of the structure, and panics at the first that does not hold.
+    #[cfg(test)]
+    fn validate(&self);
+}

@@ -1,0 +1,367 @@
+//! Who holds an object's memory beyond a call: pins, reservations and leases.
+//!
+//! A hold is a record in a numbered slot. Pins and reservations are known to their holder by a **token**: 24 bits of slot number under
+//! 40 bits of how often that slot has been used. A slot whose count is used up is never used again, so no token comes twice.
+//! A record's word is its token with the state in place of the slot number, and every end of a hold is one compare-and-swap
+//! on it: of two that end the same hold, one does.
+//!
+//! Leases and reservations have an end of their own. Those are in a binary heap by end, under a lock that is held for a few steps
+//! and under which nothing is called. Leases are counted, not named: they hang on the object in a chain, and giving one up gives
+//! up the one that would end first, so that nobody's longer lease is cut by somebody's shorter one.
+//!
+//! An overdue reservation is `Expired`: its key is free, but its memory stays until the holder says that it is done with it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::object::Object;
+use crate::slab::{Slab, Slot};
+
+const NUMBER_BITS: u32 = 24;
+const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
+/// The last use that a record has: the one after it would repeat a token.
+const LAST_USE: u64 = (1 << (64 - NUMBER_BITS)) - 1;
+
+/// What a record is, in its word's lower 24 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum State {
+    Free = 0,
+    Pinned = 1,
+    Reserved = 2,
+    Expired = 3,
+    Leased = 4,
+}
+
+/// One hold.
+struct Record {
+    /// Use count above, [`State`] below.
+    word: AtomicU64,
+    /// When it ends, in milliseconds of the store's clock.
+    end: AtomicU64,
+    /// The object.
+    slot: AtomicU32,
+    /// Which of its copies, a bit each.
+    copies: AtomicU32,
+    /// Its place in the heap of ends.
+    position: AtomicU32,
+    /// Free: the next free record. Leased: number + 1 of the object's next lease.
+    next: AtomicU32,
+}
+
+// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 8.
+unsafe impl Slot for Record {
+    fn link(&self) -> &AtomicU32 {
+        &self.next
+    }
+}
+
+/// What a hold is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) slot: u32,
+    /// A bit for each copy.
+    pub(crate) copies: u32,
+}
+
+/// A hold whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// It has ended; the caller lets go of what it held.
+    Lease(Held),
+    /// It is expired; the caller frees the key. The memory stays with the holder.
+    Reservation(Held),
+}
+
+/// Every hold of a store.
+pub(crate) struct Holds {
+    records: Slab<Record>,
+    ends: Mutex<Ends>,
+    pins: AtomicU64,
+    reservations: AtomicU64,
+    leases: AtomicU64,
+}
+
+impl Holds {
+    pub(crate) fn new() -> Holds {
+        Holds {
+            records: Slab::new("pins, leases and reservations", 1 << NUMBER_BITS),
+            ends: Mutex::new(Ends(Vec::new())),
+            pins: AtomicU64::new(0),
+            reservations: AtomicU64::new(0),
+            leases: AtomicU64::new(0),
+        }
+    }
+
+    /// Open pins.
+    pub(crate) fn pins(&self) -> u64 {
+        self.pins.load(Ordering::Acquire)
+    }
+
+    /// Open reservations, overdue ones too until their holders are done.
+    pub(crate) fn reservations(&self) -> u64 {
+        self.reservations.load(Ordering::Acquire)
+    }
+
+    /// Leases that have not ended.
+    pub(crate) fn leases(&self) -> u64 {
+        self.leases.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the records.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.records.bytes()
+    }
+
+    /// Notes a pin and gives its token.
+    pub(crate) fn pin(&self, held: Held) -> Result<u64> {
+        let token = self.begin(held, State::Pinned, u64::MAX)?;
+        self.pins.fetch_add(1, Ordering::Relaxed);
+        Ok(token)
+    }
+
+    /// Ends a pin; the caller lets go of what it held.
+    pub(crate) fn unpin(&self, token: u64) -> Result<Held> {
+        let held = self.end(token, State::Pinned).ok_or_else(|| unknown("pin", token))?;
+        self.pins.fetch_sub(1, Ordering::Relaxed);
+        Ok(held)
+    }
+
+    /// Notes a reservation that ends at `end` and gives its token.
+    pub(crate) fn reserve(&self, held: Held, end: u64) -> Result<u64> {
+        let mut ends = self.lock();
+        ends.make_room()?;
+        let token = self.begin(held, State::Reserved, end)?;
+        ends.push(&self.records, number_of(token));
+        self.reservations.fetch_add(1, Ordering::Relaxed);
+        Ok(token)
+    }
+
+    /// Ends a reservation: what it held, and whether it was overdue.
+    pub(crate) fn end_reservation(&self, token: u64) -> Result<(Held, bool)> {
+        let mut ends = self.lock();
+        let position = self
+            .records
+            .try_get(number_of(token))
+            .map(|record| record.position.load(Ordering::Relaxed));
+        let (held, is_overdue) = match self.end(token, State::Reserved) {
+            Some(held) => {
+                ends.remove(&self.records, position.expect("the record is there"));
+                (held, false)
+            }
+            None => (
+                self.end(token, State::Expired)
+                    .ok_or_else(|| unknown("reservation", token))?,
+                true,
+            ),
+        };
+        self.reservations.fetch_sub(1, Ordering::Relaxed);
+        Ok((held, is_overdue))
+    }
+
+    /// Hangs a lease that ends at `end` on an object. The caller has counted the holds on its copies.
+    pub(crate) fn lease(&self, object: &Object, held: Held, end: u64) -> Result<()> {
+        let mut ends = self.lock();
+        ends.make_room()?;
+        let number = number_of(self.begin(held, State::Leased, end)?);
+        ends.push(&self.records, number);
+        let record = self.records.get(number);
+        record
+            .next
+            .store(object.list.load(Ordering::Relaxed), Ordering::Relaxed);
+        object.list.store(number + 1, Ordering::Relaxed);
+        self.leases.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends that lease of an object which would end first, of those not over at `now`; the caller lets go of what it held.
+    pub(crate) fn end_lease(&self, object: &Object, now: u64) -> Result<Held> {
+        let mut ends = self.lock();
+        let first = self
+            .chain(object)
+            .filter(|number| self.records.get(*number).end.load(Ordering::Relaxed) > now)
+            .min_by_key(|number| self.records.get(*number).end.load(Ordering::Relaxed))
+            .ok_or(Error::NoLease)?;
+        ends.remove(&self.records, self.records.get(first).position.load(Ordering::Relaxed));
+        Ok(self.finish_lease(object, first))
+    }
+
+    /// Leases of an object that are not over at `now`.
+    pub(crate) fn leases_of(&self, object: &Object, now: u64) -> u32 {
+        let _ends = self.lock();
+        self.chain(object)
+            .filter(|number| self.records.get(*number).end.load(Ordering::Relaxed) > now)
+            .count() as u32
+    }
+
+    /// Takes one hold that is over at `now`. `object_of` gives the object of a slot.
+    pub(crate) fn overdue<'o>(&self, now: u64, object_of: impl Fn(u32) -> &'o Object) -> Option<Overdue> {
+        let mut ends = self.lock();
+        let number = *ends.0.first()?;
+        let record = self.records.get(number);
+        if record.end.load(Ordering::Relaxed) > now {
+            return None;
+        }
+        ends.remove(&self.records, 0);
+        let word = record.word.load(Ordering::Relaxed);
+        if word & NUMBER_MASK == State::Leased as u64 {
+            let object = object_of(record.slot.load(Ordering::Relaxed));
+            return Some(Overdue::Lease(self.finish_lease(object, number)));
+        }
+        // Ends of reservations happen under the same lock, so it is still reserved.
+        record
+            .word
+            .store((word & !NUMBER_MASK) | State::Expired as u64, Ordering::Release);
+        Some(Overdue::Reservation(record.held()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, held: Held, state: State, end: u64) -> Result<u64> {
+        let number = self.records.take()?;
+        let record = self.records.get(number);
+        record.slot.store(held.slot, Ordering::Relaxed);
+        record.copies.store(held.copies, Ordering::Relaxed);
+        record.end.store(end, Ordering::Relaxed);
+        let uses = (record.word.load(Ordering::Relaxed) >> NUMBER_BITS) + 1;
+        record
+            .word
+            .store((uses << NUMBER_BITS) | state as u64, Ordering::Release);
+        Ok((uses << NUMBER_BITS) | u64::from(number))
+    }
+
+    /// Ends the hold of this token if it is in this state.
+    fn end(&self, token: u64, state: State) -> Option<Held> {
+        let number = number_of(token);
+        let record = self.records.try_get(number)?;
+        let uses = token & !NUMBER_MASK;
+        let held = record.held();
+        record
+            .word
+            .compare_exchange(
+                uses | state as u64,
+                uses | State::Free as u64,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .ok()?;
+        self.give_back(number, uses >> NUMBER_BITS);
+        Some(held)
+    }
+
+    fn finish_lease(&self, object: &Object, number: u32) -> Held {
+        let record = self.records.get(number);
+        let next = record.next.load(Ordering::Relaxed);
+        let before = self
+            .chain(object)
+            .find(|other| self.records.get(*other).next.load(Ordering::Relaxed) == number + 1);
+        match before {
+            Some(other) => self.records.get(other).next.store(next, Ordering::Relaxed),
+            None => object.list.store(next, Ordering::Relaxed),
+        }
+        let held = record.held();
+        let uses = record.word.load(Ordering::Relaxed) & !NUMBER_MASK;
+        record.word.store(uses | State::Free as u64, Ordering::Release);
+        self.give_back(number, uses >> NUMBER_BITS);
+        self.leases.fetch_sub(1, Ordering::Relaxed);
+        held
+    }
+
+    fn give_back(&self, number: u32, uses: u64) {
+        if uses < LAST_USE {
+            self.records.give_back(number);
+        }
+    }
+
+    /// Numbers of the leases on an object. Under the lock.
+    fn chain(&self, object: &Object) -> impl Iterator<Item = u32> {
+        let number = |link: u32| link.checked_sub(1);
+        std::iter::successors(number(object.list.load(Ordering::Relaxed)), move |last| {
+            number(self.records.get(*last).next.load(Ordering::Relaxed))
+        })
+    }
+}
+
+impl Record {
+    fn held(&self) -> Held {
+        Held {
+            slot: self.slot.load(Ordering::Relaxed),
+            copies: self.copies.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn number_of(token: u64) -> u32 {
+    (token & NUMBER_MASK) as u32
+}
+
+fn unknown(what: &str, token: u64) -> Error {
+    Error::Unknown(format!("{what} {token:#x}: never given, or ended already").into())
+}
+
+/// Record numbers as a binary heap, the earliest end first; each record knows its position.
+struct Ends(Vec<u32>);
+
+impl Ends {
+    fn make_room(&mut self) -> Result<()> {
+        self.0
+            .try_reserve(1)
+            .map_err(|_| Error::OutOfMemory("no memory for one more lease or reservation".into()))
+    }
+
+    fn push(&mut self, records: &Slab<Record>, number: u32) {
+        self.0.push(number);
+        self.rise(records, self.0.len() - 1);
+    }
+
+    fn remove(&mut self, records: &Slab<Record>, position: u32) {
+        let position = position as usize;
+        self.0.swap_remove(position);
+        if position < self.0.len() {
+            self.sink(records, position);
+            self.rise(records, position);
+        }
+    }
+
+    fn rise(&mut self, records: &Slab<Record>, mut position: usize) {
+        while position > 0 && self.end(records, position) < self.end(records, (position - 1) / 2) {
+            self.swap(records, position, (position - 1) / 2);
+            position = (position - 1) / 2;
+        }
+        self.note(records, position);
+    }
+
+    fn sink(&mut self, records: &Slab<Record>, mut position: usize) {
+        loop {
+            let children = (2 * position + 1..2 * position + 3).filter(|child| *child < self.0.len());
+            match children.min_by_key(|child| self.end(records, *child)) {
+                Some(child) if self.end(records, child) < self.end(records, position) => {
+                    self.swap(records, position, child);
+                    position = child;
+                }
+                _ => break,
+            }
+        }
+        self.note(records, position);
+    }
+
+    fn swap(&mut self, records: &Slab<Record>, one: usize, other: usize) {
+        self.0.swap(one, other);
+        self.note(records, one);
+        self.note(records, other);
+    }
+
+    fn note(&self, records: &Slab<Record>, position: usize) {
+        records
+            .get(self.0[position])
+            .position
+            .store(position as u32, Ordering::Relaxed);
+    }
+
+    fn end(&self, records: &Slab<Record>, position: usize) -> u64 {
+        records.get(self.0[position]).end.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,285 @@
+//! Key -> slot, by hash: read without a lock, grown a bucket at a time.
+//!
+//! The index knows hashes and slot numbers; whether a slot has the very key is the caller's question (the closure of [`Index::find`]).
+//! It is split into shards by the upper bits of the hash. A shard is a linear hash table (Litwin, VLDB 1980): buckets of one cache line,
+//! seven entries each, chained when more fall together. With every few insertions one bucket is split into two, so growing never stops
+//! anybody for longer than that, and a bucket's memory never moves ([`crate::slab`]).
+//!
+//! **Writers** hold the shard's lock. It is a leaf: nothing else is locked, copied, allocated from a segment or called back under it
+//! (a new chunk of buckets may be mapped). A thread that stops while it holds one stops the writers of that shard, and no reader for long.
+//!
+//! **Readers** look without it. An entry that is found needs no check here, as the caller verifies the slot. A miss is believed
+//! only when no bucket of the shard was being split or had been split meanwhile (`version`, a seqlock); else it is looked up
+//! again under the lock. Entries never move except by a split, so a key that stays is never missed.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::slab::{Slab, Slot};
+
+/// Shards; each has its own lock on its own cache lines.
+const SHARDS: usize = 1 << SHARD_BITS;
+const SHARD_BITS: u32 = 6;
+/// Entries in a bucket; with the link they fill a cache line.
+const ENTRIES: usize = 7;
+/// A shard grows when its buckets have more entries than this on average: few overflow, and 64 / 5 bytes an entry is cheap.
+const LOAD: u32 = 5;
+/// Buckets of an empty shard.
+const FIRST_BUCKETS: u32 = 16;
+/// Buckets that a shard can have: entries keep 32 bits of the hash, and some must be left to tell keys apart.
+const MAX_BUCKETS: u32 = 1 << 26;
+
+/// Seven entries and the number + 1 of the next bucket of the chain. An entry is 0, or the lower half of the hash and slot + 1.
+#[repr(C, align(64))]
+struct Bucket {
+    entries: [AtomicU64; ENTRIES],
+    next: AtomicU32,
+    free: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
+unsafe impl Slot for Bucket {
+    fn link(&self) -> &AtomicU32 {
+        &self.free
+    }
+}
+
+#[repr(align(128))]
+struct Shard {
+    /// Odd while a bucket is being split.
+    version: AtomicU64,
+    /// Buckets in the table; the chain's further ones are in `Index::overflow`.
+    buckets: AtomicU32,
+    table: Slab<Bucket>,
+    /// Entries, reserved ones too.
+    lock: Mutex<u32>,
+}
+
+/// Hash -> slot.
+pub(crate) struct Index {
+    shards: Box<[Shard]>,
+    overflow: Slab<Bucket>,
+}
+
+impl Index {
+    pub(crate) fn new() -> Result<Index> {
+        let shards = (0..SHARDS).map(|_| Shard::new()).collect::<Result<_>>()?;
+        Ok(Index {
+            shards,
+            overflow: Slab::new("index buckets", u32::MAX),
+        })
+    }
+
+    /// Looks for the slot that `probe` accepts. Takes a lock only when a bucket was being split at that moment.
+    pub(crate) fn find<T>(&self, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let shard = self.shard(hash);
+        let version = shard.version.load(Ordering::Acquire);
+        if let Some(found) = self.search(shard, hash, &mut probe) {
+            return Some(found);
+        }
+        fence(Ordering::Acquire);
+        if version.is_multiple_of(2) && shard.version.load(Ordering::Relaxed) == version {
+            return None;
+        }
+        self.lock(hash).find(probe)
+    }
+
+    /// Locks the shard of this hash for looking and changing.
+    pub(crate) fn lock(&self, hash: u64) -> Locked<'_> {
+        let shard = self.shard(hash);
+        // A panic under the lock leaves every entry valid: nothing here is changed in more than one step that matters.
+        let len = shard.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked {
+            index: self,
+            shard,
+            hash,
+            len,
+        }
+    }
+
+    /// Bytes of the buckets.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.table.bytes()).sum::<u64>() + self.overflow.bytes()
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[(hash >> (64 - SHARD_BITS)) as usize]
+    }
+
+    fn search<T>(&self, shard: &Shard, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let buckets = shard.buckets.load(Ordering::Acquire);
+        for bucket in self.chain(shard.table.get(bucket_of(hash as u32, buckets))) {
+            for entry in &bucket.entries {
+                let value = entry.load(Ordering::Acquire);
+                if value != 0
+                    && (value >> 32) as u32 == hash as u32
+                    && let Some(found) = probe(value as u32 - 1)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+
+    fn chain<'s>(&'s self, first: &'s Bucket) -> impl Iterator<Item = &'s Bucket> {
+        std::iter::successors(Some(first), |bucket| {
+            bucket
+                .next
+                .load(Ordering::Acquire)
+                .checked_sub(1)
+                .map(|number| self.overflow.get(number))
+        })
+    }
+}
+
+impl Shard {
+    fn new() -> Result<Shard> {
+        let table = Slab::new("index buckets", MAX_BUCKETS);
+        for _ in 0..FIRST_BUCKETS {
+            table.take()?;
+        }
+        Ok(Shard {
+            version: AtomicU64::new(0),
+            buckets: AtomicU32::new(FIRST_BUCKETS),
+            table,
+            lock: Mutex::new(0),
+        })
+    }
+}
+
+/// A shard under its lock, at one hash.
+pub(crate) struct Locked<'s> {
+    index: &'s Index,
+    shard: &'s Shard,
+    hash: u64,
+    len: MutexGuard<'s, u32>,
+}
+
+impl Locked<'_> {
+    /// Looks for the slot that `probe` accepts.
+    pub(crate) fn find<T>(&self, probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        self.index.search(self.shard, self.hash, probe)
+    }
+
+    /// Adds a slot. The caller has looked that the key is not there. On an error nothing has changed.
+    pub(crate) fn insert(&mut self, slot: u32) -> Result<()> {
+        self.add(self.bucket(), entry_of(self.hash, slot))?;
+        *self.len += 1;
+        if *self.len > self.shard.buckets.load(Ordering::Relaxed).saturating_mul(LOAD) {
+            self.split();
+        }
+        Ok(())
+    }
+
+    /// Takes a slot out; false when it was not in.
+    pub(crate) fn erase(&mut self, slot: u32) -> bool {
+        let wanted = entry_of(self.hash, slot);
+        let entry = self
+            .index
+            .chain(self.bucket())
+            .flat_map(|bucket| &bucket.entries)
+            .find(|entry| entry.load(Ordering::Relaxed) == wanted);
+        let Some(entry) = entry else { return false };
+        entry.store(0, Ordering::Release);
+        *self.len -= 1;
+        true
+    }
+
+    fn bucket(&self) -> &Bucket {
+        let buckets = self.shard.buckets.load(Ordering::Relaxed);
+        self.shard.table.get(bucket_of(self.hash as u32, buckets))
+    }
+
+    fn add(&self, first: &Bucket, value: u64) -> Result<()> {
+        let mut last = first;
+        for bucket in self.index.chain(first) {
+            if let Some(entry) = bucket.entries.iter().find(|entry| entry.load(Ordering::Relaxed) == 0) {
+                entry.store(value, Ordering::Release);
+                return Ok(());
+            }
+            last = bucket;
+        }
+        let number = self.index.overflow.take()?;
+        let bucket = self.index.overflow.get(number);
+        bucket.entries[0].store(value, Ordering::Relaxed);
+        bucket.next.store(0, Ordering::Relaxed);
+        last.next.store(number + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Splits the next bucket. Without memory for it the shard just stays as it is, and its chains grow longer.
+    fn split(&self) {
+        let Ok(new) = self.shard.table.take() else { return };
+        let old = new - (1 << new.ilog2());
+        let (old_bucket, new_bucket) = (self.shard.table.get(old), self.shard.table.get(new));
+        let version = self.shard.version.load(Ordering::Relaxed);
+        self.shard.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.shard.buckets.store(new + 1, Ordering::Release);
+        for entry in self.index.chain(old_bucket).flat_map(|bucket| &bucket.entries) {
+            let value = entry.load(Ordering::Relaxed);
+            if value != 0 && bucket_of((value >> 32) as u32, new + 1) == new {
+                // No memory for a chain's next bucket: the entry stays in the old chain, out of reach, unless all are put back.
+                if self.add(new_bucket, value).is_err() {
+                    self.unsplit(old_bucket, new_bucket, new);
+                    break;
+                }
+                entry.store(0, Ordering::Release);
+            }
+        }
+        self.trim(old_bucket);
+        self.shard.version.store(version + 2, Ordering::Release);
+    }
+
+    /// Puts the entries of a split that could not be finished back where they were: the old chain has the holes for them.
+    fn unsplit(&self, old_bucket: &Bucket, new_bucket: &Bucket, new: u32) {
+        for entry in self.index.chain(new_bucket).flat_map(|bucket| &bucket.entries) {
+            let value = entry.swap(0, Ordering::AcqRel);
+            if value != 0 {
+                self.add(old_bucket, value)
+                    .expect("the old chain has room for what came from it");
+            }
+        }
+        self.trim(new_bucket);
+        self.shard.buckets.store(new, Ordering::Release);
+        self.shard.table.give_back(new);
+    }
+
+    /// Moves the entries of a chain to its front and gives the empty buckets at its end back. Only while the version is odd.
+    fn trim(&self, first: &Bucket) {
+        let chain = || self.index.chain(first).flat_map(|bucket| &bucket.entries);
+        let mut used = 0;
+        for entry in chain() {
+            let value = entry.swap(0, Ordering::AcqRel);
+            if value != 0 {
+                let target = chain().nth(used).expect("the target is at or before the entry");
+                target.store(value, Ordering::Release);
+                used += 1;
+            }
+        }
+        let mut bucket = first;
+        for _ in 1..used.div_ceil(ENTRIES) {
+            bucket = self.index.chain(bucket).nth(1).expect("the chain holds its entries");
+        }
+        let mut next = bucket.next.swap(0, Ordering::AcqRel);
+        while let Some(number) = next.checked_sub(1) {
+            next = self.index.overflow.get(number).next.swap(0, Ordering::AcqRel);
+            self.index.overflow.give_back(number);
+        }
+    }
+}
+
+/// The bucket of this half of a hash in a table of so many.
+fn bucket_of(hash: u32, buckets: u32) -> u32 {
+    let mask = buckets.next_power_of_two() - 1;
+    let bucket = hash & mask;
+    if bucket < buckets { bucket } else { hash & (mask >> 1) }
+}
+
+fn entry_of(hash: u64, slot: u32) -> u64 {
+    (hash << 32) | u64::from(slot + 1)
+}

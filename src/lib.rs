@@ -1,0 +1,41 @@
+//! `mmc` keeps the KV blocks of an LLM engine in memory, inside the engine's process, behind a C ABI.
+//!
+//! A module uses only what stands below it:
+//!
+//! ```text
+//! ffi      http                    the two faces: C ABI and admin thread. No logic of their own
+//!     store                        put, get, remove, evict: each operation readable top to bottom
+//!   evict   index   hold           which copy goes; key -> slot; who keeps memory beyond a call
+//!     object                       an object's life, its copies, who needs them
+//!     segment                      memory, its allocator, the way of bytes into it and out
+//! copy  slab  event  key  clock  metrics  trace  stripe  config  error  log
+//! ```
+//!
+//! Start reading at `store`: its `put` is the story of the whole. Then `object` for how readers and writers share an object
+//! without a lock, `index` for how a key is found, `segment` for memory.
+//!
+//! The public surface is the C ABI in [`ffi`]; `include/mmc.h` is generated from it.
+
+#[cfg(panic = "abort")]
+compile_error!("mmc catches panics at its C ABI: build it with panic = \"unwind\"");
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("mmc is for 64-bit Linux");
+
+mod clock;
+mod config;
+pub mod copy;
+pub mod error;
+mod event;
+mod evict;
+mod hold;
+mod index;
+mod key;
+mod log;
+mod metrics;
+mod object;
+mod segment;
+mod slab;
+mod store;
+mod stripe;
+mod sync;
+mod trace;

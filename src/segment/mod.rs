@@ -1,0 +1,279 @@
+//! Memory that holds blobs: a rank's HBM, DRAM or SSD.
+//!
+//! A segment is a range of pool addresses, the memory behind it, and an allocator over both. The allocator deals in units of
+//! 4096 bytes and never touches the memory, which may be a device's. Three kinds of memory stand behind one [`Segment`]: what the
+//! library maps itself ([`dram`]), what the host hands over, and what only the host's copy callback can reach ([`device`]).
+//!
+//! A pool address is the store's own number for a byte: it is given once, never reused while the store lives, and is not where any
+//! process has the memory mapped. [`Segment::pointer`] is the one place where the two meet.
+//!
+//! **Leaving.** `holds` counts the pins, leases and reservations in the segment; closing it is one step from "none" to "closed", so
+//! either somebody holds on and nothing has changed, or nobody can begin to. Then the caller takes the objects out of the index,
+//! waits for [`Segment::wait_until_empty`], and the memory goes.
+//!
+//! The allocator's lock is a leaf: nothing is called under it. A thread that stops while it holds it stops allocations in this segment.
+
+pub(crate) mod allocator;
+pub(crate) mod buffers;
+pub(crate) mod device;
+pub(crate) mod dram;
+pub(crate) mod transfer;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use allocator::{Allocator, Extent, Freed, Owner, UNIT};
+use device::Device;
+use dram::Mapping;
+
+use crate::error::{Error, Result, invalid};
+
+/// What kind of memory, fastest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Medium {
+    Hbm,
+    Dram,
+    Ssd,
+}
+
+impl Medium {
+    /// Its name in the REST contract.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Medium::Hbm => "HBM",
+            Medium::Dram => "DRAM",
+            Medium::Ssd => "SSD",
+        }
+    }
+}
+
+/// Ranks are below this.
+pub(crate) const MAX_RANKS: u32 = 1 << 16;
+
+/// The memory behind a segment.
+pub(crate) enum Memory {
+    /// Mapped by the library.
+    Mapped(Mapping),
+    /// The host's own, mapped at this address.
+    Host(usize),
+    /// Reached by the host's copy callback only; the address is the host's name for its first byte.
+    Device(usize, Box<dyn Device>),
+}
+
+/// Set in `holds` when the segment is leaving.
+const CLOSED: u64 = 1 << 63;
+/// How long a waiter for memory sleeps before it looks again, should a wake-up have been missed.
+const RECHECK: Duration = Duration::from_millis(20);
+
+/// A range of memory with its allocator.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) medium: Medium,
+    pub(crate) rank: u32,
+    /// Pool address of the first byte.
+    pub(crate) address: u64,
+    /// Bytes.
+    pub(crate) capacity: u64,
+    /// The first byte where this process, or the device, has it.
+    base: usize,
+    device: Option<Box<dyn Device>>,
+    pub(crate) is_host: bool,
+    mapping: Mutex<Option<Mapping>>,
+    space: Mutex<Option<Allocator>>,
+    freed: Condvar,
+    /// Bytes handed out, for those who only want to look.
+    allocated: AtomicU64,
+    holds: AtomicU64,
+}
+
+impl Segment {
+    /// Makes a segment of `capacity` bytes at the pool address `address`.
+    pub(crate) fn new(
+        number: u32,
+        medium: Medium,
+        rank: u32,
+        address: u64,
+        capacity: u64,
+        memory: Memory,
+    ) -> Result<Segment> {
+        let units = u32::try_from(capacity / UNIT)
+            .ok()
+            .filter(|units| *units <= allocator::MAX_UNITS);
+        let Some(units) = units else {
+            let limit = u64::from(allocator::MAX_UNITS) * UNIT;
+            return Err(invalid!("segment of {capacity} bytes: the limit is {limit}"));
+        };
+        let is_host = !matches!(memory, Memory::Mapped(_));
+        let (base, mapping, device) = match memory {
+            Memory::Mapped(mapping) => (mapping.base(), Some(mapping), None),
+            Memory::Host(base) => (base, None, None),
+            Memory::Device(base, device) => (base, None, Some(device)),
+        };
+        Ok(Segment {
+            number,
+            medium,
+            rank,
+            address,
+            capacity,
+            base,
+            device,
+            is_host,
+            mapping: Mutex::new(mapping),
+            space: Mutex::new(Some(Allocator::new(units)?)),
+            freed: Condvar::new(),
+            allocated: AtomicU64::new(0),
+            holds: AtomicU64::new(0),
+        })
+    }
+
+    /// Units for an object of `size` bytes.
+    pub(crate) fn units_for(size: u64) -> u64 {
+        size.div_ceil(UNIT)
+    }
+
+    /// Bytes handed out: a multiple of 4096.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Whether the memory is within reach of this process's own instructions.
+    pub(crate) fn device(&self) -> Option<&dyn Device> {
+        self.device.as_deref()
+    }
+
+    /// Pool address of a unit.
+    pub(crate) fn address_of(&self, unit: u32) -> u64 {
+        self.address + u64::from(unit) * UNIT
+    }
+
+    /// Where this process, or the device, has a unit.
+    pub(crate) fn location_of(&self, unit: u32) -> usize {
+        self.base + (u64::from(unit) * UNIT) as usize
+    }
+
+    /// Whether `bytes` bytes from this unit on lie in the segment.
+    pub(crate) fn has_room_at(&self, unit: u32, bytes: u64) -> bool {
+        (u64::from(unit) * UNIT)
+            .checked_add(bytes)
+            .is_some_and(|end| end <= self.capacity)
+    }
+
+    /// Where this process has a unit mapped; `None` for a device's memory.
+    pub(crate) fn pointer(&self, unit: u32) -> Option<*mut u8> {
+        self.device
+            .is_none()
+            .then(|| std::ptr::with_exposed_provenance_mut(self.location_of(unit)))
+    }
+
+    /// What the mapping got: huge pages and so on. `None` for the host's memory.
+    pub(crate) fn mapping_report(&self) -> Option<dram::Report> {
+        lock(&self.mapping).as_ref().map(Mapping::report)
+    }
+
+    /// Takes a run of units; `None` when there is none, or the segment is leaving.
+    pub(crate) fn allocate(&self, units: u32, owner: Owner) -> Option<Extent> {
+        if self.is_closed() {
+            return None;
+        }
+        self.with_space(|space| space.allocate(units, owner)).flatten()
+    }
+
+    /// Gives an extent back, or to the put that waits for it.
+    pub(crate) fn free(&self, start: u32) {
+        let freed = self.with_space(|space| space.free(start));
+        if matches!(freed, Some(Freed::Held(_))) || self.is_closed() {
+            self.freed.notify_all();
+        }
+    }
+
+    /// Runs `act` on the allocator under its lock; `None` when the memory has gone. `act` must be short and call nobody.
+    pub(crate) fn with_space<T>(&self, act: impl FnOnce(&mut Allocator) -> T) -> Option<T> {
+        let mut space = lock(&self.space);
+        let allocator = space.as_mut()?;
+        let result = act(allocator);
+        self.allocated
+            .store(u64::from(allocator.allocated_units()) * UNIT, Ordering::Relaxed);
+        Some(result)
+    }
+
+    /// Waits until an extent that somebody waits for has come back, or a moment has passed.
+    pub(crate) fn wait_for_freed(&self, is_ready: impl Fn(&Allocator) -> bool) {
+        let space = lock(&self.space);
+        if space.as_ref().is_some_and(|allocator| !is_ready(allocator)) {
+            // Woken or not, the caller looks again.
+            drop(
+                self.freed
+                    .wait_timeout(space, RECHECK)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+    }
+
+    /// Lets everybody look again who waits for memory here.
+    pub(crate) fn wake_waiters(&self) {
+        self.freed.notify_all();
+    }
+
+    /// Counts a pin, lease or reservation in; false when the segment is leaving.
+    pub(crate) fn hold(&self) -> bool {
+        self.holds
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |holds| {
+                (holds & CLOSED == 0).then_some(holds + 1)
+            })
+            .is_ok()
+    }
+
+    pub(crate) fn end_hold(&self) {
+        self.holds.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn holds(&self) -> u64 {
+        self.holds.load(Ordering::Acquire) & !CLOSED
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.holds.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Lets nobody in any more; `Busy` and unchanged while somebody holds memory in it.
+    pub(crate) fn close(&self) -> Result<()> {
+        match self
+            .holds
+            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => Ok(()),
+            Err(holds) if holds & CLOSED != 0 => Err(Error::Busy("the segment is being unregistered already".into())),
+            Err(holds) => Err(Error::Busy(
+                format!(
+                    "{holds} pins, leases and reservations are open in segment {:#x}",
+                    self.address
+                )
+                .into(),
+            )),
+        }
+    }
+
+    /// Takes [`Segment::close`] back.
+    pub(crate) fn reopen(&self) {
+        self.holds.fetch_and(!CLOSED, Ordering::AcqRel);
+    }
+
+    /// Blocks until every extent is back, for a moment at most; true when they are.
+    pub(crate) fn wait_until_empty(&self) -> bool {
+        let is_empty = |allocator: &Allocator| allocator.allocated_units() == 0;
+        self.wait_for_freed(is_empty);
+        self.with_space(|space| is_empty(space)).unwrap_or(true)
+    }
+
+    /// Lets the memory go. Only when every extent is back and none can be given.
+    pub(crate) fn withdraw(&self) {
+        *lock(&self.space) = None;
+        *lock(&self.mapping) = None;
+    }
+}
+
+/// A panic under these locks leaves an allocator that checks what it is given; going on beats losing the segment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,264 @@
+//! Numbered slots that never move: the memory under objects, buckets and holds.
+//!
+//! A slab hands out numbers from 0 up and takes them back. Its memory comes in chunks of doubling size, mapped when the first slot
+//! of one is asked for, so growing copies nothing, stops nobody and fails with an error when the process may not map more. A chunk is
+//! given back when the slab goes, not before: a slot's memory is always a `T`, whoever has the number, which is what lets
+//! readers look into a slot without a lock and check afterwards that it still was what they took it for.
+//!
+//! Free numbers are a stack through the slots themselves (Treiber's, with a tag against reuse between look and swap), so neither
+//! taking nor giving back allocates.
+
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use memmap2::MmapRaw;
+
+use crate::error::{Error, Result};
+
+/// A type for which zeroed memory is a valid value and which is only changed through shared references.
+///
+/// # Safety
+/// All-zero bytes must be a valid `Self`, it must have no drop glue, and its alignment must be at most 4096.
+pub(crate) unsafe trait Slot: Sync {
+    /// Where a free slot keeps the number of the next free one.
+    fn link(&self) -> &AtomicU32;
+}
+
+/// Slots in the first chunk; each further chunk doubles the number.
+const FIRST: u32 = 1 << FIRST_LOG2;
+const FIRST_LOG2: u32 = 6;
+/// Chunks: together they hold every number below `LIMIT`.
+const CHUNKS: usize = 25;
+/// No slab gives this number or a higher one: 64 x (2^25 - 1), about two thousand million.
+const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as u32;
+/// Chunks of at least this size ask for huge pages: a look-up then misses the cache, but not the TLB too.
+const HUGE_BYTES: usize = 4 << 20;
+
+/// Numbered slots of `T`.
+pub(crate) struct Slab<T> {
+    chunks: [OnceLock<MmapRaw>; CHUNKS],
+    /// The first number that was never given.
+    fresh: AtomicU32,
+    /// The stack of free numbers: tag in the upper half, number + 1 in the lower, 0 for none.
+    free: AtomicU64,
+    /// Numbers are below this.
+    limit: u32,
+    what: &'static str,
+    slots: PhantomData<T>,
+}
+
+impl<T: Slot> Slab<T> {
+    /// An empty slab of at most `limit` slots; `what` names them in errors.
+    pub(crate) fn new(what: &'static str, limit: u32) -> Slab<T> {
+        Slab {
+            chunks: [const { OnceLock::new() }; CHUNKS],
+            fresh: AtomicU32::new(0),
+            free: AtomicU64::new(0),
+            limit: limit.min(LIMIT),
+            what,
+            slots: PhantomData,
+        }
+    }
+
+    /// The slot of this number, which must have been given once.
+    pub(crate) fn get(&self, number: u32) -> &T {
+        self.try_get(number).expect("a slot number comes from this slab")
+    }
+
+    /// The slot of this number, if its chunk was ever mapped.
+    pub(crate) fn try_get(&self, number: u32) -> Option<&T> {
+        let (chunk, offset) = position(number)?;
+        let map = self.chunks[chunk].get()?;
+        // SAFETY: the chunk holds `FIRST << chunk` slots and `offset` is below that; the mapping is zeroed, aligned to a page,
+        // lives as long as `self`, and a `Slot` is valid when zeroed and shared.
+        Some(unsafe { &*map.as_ptr().cast::<T>().add(offset) })
+    }
+
+    /// Takes a number: the one given back last, or a new one.
+    pub(crate) fn take(&self) -> Result<u32> {
+        match self.pop() {
+            Some(number) => Ok(number),
+            None => self.take_fresh(),
+        }
+    }
+
+    /// Numbers below this have been given at least once.
+    pub(crate) fn bound(&self) -> u32 {
+        self.fresh.load(Ordering::Acquire)
+    }
+
+    /// Bytes of the chunks' used part, rounded to whole slots.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.bound()) * size_of::<T>() as u64
+    }
+
+    /// Gives a number back. The caller must be its only holder.
+    pub(crate) fn give_back(&self, number: u32) {
+        let link = self.get(number).link();
+        let mut head = self.free.load(Ordering::Relaxed);
+        loop {
+            link.store(head as u32, Ordering::Relaxed);
+            let next = tagged(head, number + 1);
+            match self
+                .free
+                .compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn pop(&self) -> Option<u32> {
+        let mut head = self.free.load(Ordering::Acquire);
+        loop {
+            let number = (head as u32).checked_sub(1)?;
+            // Another thread may take this slot meanwhile and use the link for something else: the tag makes the swap fail then.
+            let next = tagged(head, self.get(number).link().load(Ordering::Relaxed));
+            match self
+                .free
+                .compare_exchange_weak(head, next, Ordering::Acquire, Ordering::Acquire)
+            {
+                Ok(_) => return Some(number),
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    fn take_fresh(&self) -> Result<u32> {
+        let mut number = self.fresh.load(Ordering::Relaxed);
+        loop {
+            let Some((chunk, _)) = position(number).filter(|_| number < self.limit) else {
+                return Err(Error::OutOfMemory(
+                    format!("no more {}: the table holds {}", self.what, self.limit).into(),
+                ));
+            };
+            self.map(chunk)?;
+            match self
+                .fresh
+                .compare_exchange_weak(number, number + 1, Ordering::AcqRel, Ordering::Relaxed)
+            {
+                Ok(_) => return Ok(number),
+                Err(now) => number = now,
+            }
+        }
+    }
+
+    fn map(&self, chunk: usize) -> Result<()> {
+        if self.chunks[chunk].get().is_some() {
+            return Ok(());
+        }
+        let bytes = (FIRST as usize * size_of::<T>()) << chunk;
+        let map = memmap2::MmapMut::map_anon(bytes).map_err(|error| {
+            Error::OutOfMemory(format!("{bytes} bytes for more {} can't be mapped: {error}", self.what).into())
+        })?;
+        if bytes >= HUGE_BYTES {
+            // Only advice: without it the slab is slower, not wrong.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        // Another thread may have been faster; then this mapping goes.
+        let _ = self.chunks[chunk].set(map.into());
+        Ok(())
+    }
+}
+
+/// The chunk of a number and its place in it.
+fn position(number: u32) -> Option<(usize, usize)> {
+    if number >= LIMIT {
+        return None;
+    }
+    let shifted = number + FIRST;
+    let chunk = shifted.ilog2() - FIRST_LOG2;
+    Some((chunk as usize, (shifted - (FIRST << chunk)) as usize))
+}
+
+fn tagged(head: u64, low: u32) -> u64 {
+    ((head >> 32).wrapping_add(1) << 32) | u64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    struct Cell {
+        link: AtomicU32,
+        value: AtomicU64,
+    }
+
+    // SAFETY: two atomics: zeroed is valid, nothing to drop, alignment 8.
+    unsafe impl Slot for Cell {
+        fn link(&self) -> &AtomicU32 {
+            &self.link
+        }
+    }
+
+    #[test]
+    fn numbers_start_at_zero_and_come_back_last_first() {
+        let slab = Slab::<Cell>::new("cells", u32::MAX);
+        let numbers: Vec<u32> = (0..1000).map(|_| slab.take().unwrap()).collect();
+        assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+        slab.give_back(7);
+        slab.give_back(900);
+        assert_eq!(
+            (slab.take().unwrap(), slab.take().unwrap(), slab.take().unwrap()),
+            (900, 7, 1000)
+        );
+        assert_eq!(slab.bound(), 1001);
+    }
+
+    #[test]
+    fn positions_cover_every_number_once() {
+        let mut expected = (0usize, 0usize);
+        for number in 0..100_000 {
+            assert_eq!(position(number), Some(expected));
+            expected.1 += 1;
+            if expected.1 == (FIRST as usize) << expected.0 {
+                expected = (expected.0 + 1, 0);
+            }
+        }
+        assert_eq!(
+            position(LIMIT - 1),
+            Some((CHUNKS - 1, ((FIRST as usize) << (CHUNKS - 1)) - 1))
+        );
+        assert_eq!(position(LIMIT), None);
+    }
+
+    #[test]
+    fn slots_start_zeroed_and_stay_where_they_are() {
+        let slab = Slab::<Cell>::new("cells", u32::MAX);
+        let first = slab.take().unwrap();
+        slab.get(first).value.store(42, Ordering::Relaxed);
+        let address = std::ptr::from_ref(slab.get(first));
+        for _ in 0..10_000 {
+            assert_eq!(slab.get(slab.take().unwrap()).value.load(Ordering::Relaxed), 0);
+        }
+        assert_eq!(std::ptr::from_ref(slab.get(first)), address);
+        assert_eq!(slab.get(first).value.load(Ordering::Relaxed), 42);
+    }
+
+    #[test]
+    fn threads_never_hold_the_same_number() {
+        let slab = Slab::<Cell>::new("cells", u32::MAX);
+        std::thread::scope(|scope| {
+            for thread in 1..=4u64 {
+                let slab = &slab;
+                scope.spawn(move || {
+                    for _ in 0..20_000 {
+                        let mine: Vec<u32> = (0..4).map(|_| slab.take().unwrap()).collect();
+                        for number in &mine {
+                            assert_eq!(slab.get(*number).value.swap(thread, Ordering::Relaxed), 0);
+                        }
+                        for number in mine {
+                            assert_eq!(slab.get(number).value.swap(0, Ordering::Relaxed), thread);
+                            slab.give_back(number);
+                        }
+                    }
+                });
+            }
+        });
+        let all: HashSet<u32> = (0..slab.bound()).map(|_| slab.take().unwrap()).collect();
+        assert_eq!(all.len() as u32, slab.bound(), "every number came back exactly once");
+    }
+}

@@ -1,0 +1,187 @@
+//! Making room: which copies go, and who gets their memory.
+//!
+//! **In the background** the keeper drops copies of a segment in the policy's order from the high watermark down to the low one.
+//!
+//! **On demand** a put that finds no run of its size makes one, in the same order. What it frees it holds as its own (`Owner::Held`), so
+//! that others can't take it piece by piece; what readers still need it claims (`Owner::Claimed`), and it becomes its own when
+//! the last of them lets go. When twice its size is free and still no run is long enough, memory is fragmented: it looks for
+//! the window that costs least and drops what lies there. It gives up only when nothing that may go is left, and then gives back
+//! what it holds. The work is bounded by what lies in the segment; nothing is locked between two steps.
+
+use crate::evict::{self, Id, Standing};
+use crate::metrics::Counter;
+use crate::object::State;
+use crate::segment::allocator::{Extent, Owner, UNIT};
+use crate::trace::{Timing, Tracepoint};
+
+use super::Store;
+use super::claims::Claims;
+use super::segments::Registered;
+
+/// A policy's name for a copy: the slot with the copy's number below it.
+pub(super) fn id_of(slot: u32, copy: usize) -> Id {
+    Id((slot << 3) | copy as u32)
+}
+
+/// A copy that the policy let go, with the generation that it had then.
+struct Candidate {
+    slot: u32,
+    copy: usize,
+    generation: u32,
+}
+
+impl Store {
+    /// Drops copies until a segment is at its low watermark, or nothing more may go.
+    pub(super) fn evict_to_low(&self, registered: &Registered) {
+        let segment = &registered.segment;
+        let low = u128::from(segment.capacity) * u128::from(self.watermark_low) / 100;
+        // What readers still need comes back later: it counts as gone, or a slow reader would empty the segment.
+        let mut goal = segment.allocated().saturating_sub(low as u64);
+        let span = self.tracer.begin(Tracepoint::Evict, Timing::Always);
+        while goal > 0 && self.is_serving() {
+            let Some(candidate) = self.next_candidate(registered) else {
+                break;
+            };
+            goal = goal.saturating_sub(self.drop_candidate(&candidate, None));
+        }
+        span.good();
+    }
+
+    /// Makes a run of `units` in a segment by dropping what may go; `None` when there is none to be made.
+    pub(super) fn make_room(&self, registered: &Registered, units: u32, owner: Owner) -> Option<Extent> {
+        if u64::from(units) * UNIT > registered.segment.capacity {
+            return None;
+        }
+        self.sweep();
+        let span = self.tracer.begin(Tracepoint::Evict, Timing::Always);
+        let mut claims = Claims::new(&registered.segment, &registered.contenders, self.ticket());
+        let made = self.evict_for(registered, units, owner, &mut claims);
+        span.end(made.is_some());
+        made
+    }
+
+    fn evict_for(&self, registered: &Registered, units: u32, owner: Owner, claims: &mut Claims<'_>) -> Option<Extent> {
+        let mut is_order_empty = false;
+        loop {
+            if let Some(extent) = claims.take(units, owner) {
+                return Some(extent);
+            }
+            if registered.segment.is_closed() {
+                return None;
+            }
+            // With enough free for two such objects it is the shape of the free memory that is wrong, not its amount.
+            let is_fragmented = claims.available() >= 2 * u64::from(units);
+            if (is_fragmented || is_order_empty) && self.drop_window(registered, units, claims) {
+                if claims.is_waiting() {
+                    claims.wait();
+                }
+                continue;
+            }
+            match self.next_candidate(registered) {
+                Some(candidate) => drop(self.drop_candidate(&candidate, Some(claims))),
+                None if !is_order_empty => is_order_empty = true,
+                None if claims.is_waiting() => claims.wait(),
+                None if claims.yield_to_others() => is_order_empty = false,
+                None => return None,
+            }
+        }
+    }
+
+    /// Drops what lies in the cheapest window for a run of `units`; false when there is no window.
+    fn drop_window(&self, registered: &Registered, units: u32, claims: &mut Claims<'_>) -> bool {
+        let policy = registered.policy();
+        let victims = registered.segment.with_space(|space| {
+            let cost = |slot: u32, _: Extent| self.worth(policy.as_ref(), slot);
+            let window = space.cheapest_window(units, claims.ticket, cost).ok()??;
+            claims.hold_window(space, window.extent)
+        });
+        drop(policy);
+        let Some(victims) = victims.flatten() else { return false };
+        for (slot, unit) in victims {
+            let generation = self.objects.get(slot).life().generation();
+            if let Some(copy) = self.copy_at(slot, registered.segment.number, unit) {
+                self.drop_candidate(&Candidate { slot, copy, generation }, Some(claims));
+            }
+        }
+        true
+    }
+
+    /// What an object in a window is worth; `None` when it may not go.
+    fn worth(&self, policy: &dyn evict::Policy, slot: u32) -> Option<u64> {
+        let object = self.objects.get(slot);
+        let life = object.life();
+        let may_go = life.state() == State::Readable
+            && !(0..life.copies()).any(|copy| self.objects.blob(slot, copy).count.is_held());
+        // One more for being there at all: of two windows of the oldest, the one with fewer objects goes.
+        may_go.then(|| policy.worth(object.used()).saturating_add(1))
+    }
+
+    /// Asks the policy what goes next, and takes it out of the order.
+    fn next_candidate(&self, registered: &Registered) -> Option<Candidate> {
+        let mut policy = registered.policy();
+        let newest = evict::place(self.clock.stamp_of_use(), 0);
+        let victim = policy.evict(newest, &mut |id| {
+            let (slot, copy) = (id.0 >> 3, (id.0 & 7) as usize);
+            let object = self.objects.get(slot);
+            let life = object.life();
+            if life.state() != State::Readable || self.objects.blob(slot, copy).count.is_held() {
+                return Standing::Held;
+            }
+            Standing::Evictable { place: object.used() }
+        })?;
+        let (slot, copy) = (victim.id.0 >> 3, (victim.id.0 & 7) as usize);
+        // A copy leaves the order, under this lock, before its slot is given up: so this is still the object that was listed.
+        self.objects.blob(slot, copy).take_handle();
+        Some(Candidate {
+            slot,
+            copy,
+            generation: self.objects.get(slot).life().generation(),
+        })
+    }
+
+    /// Drops a candidate; the bytes of its copy, 0 when it may not go. With `claims` its memory goes to that put, now or when its
+    /// readers let go; else back to the segment.
+    fn drop_candidate(&self, candidate: &Candidate, claims: Option<&mut Claims<'_>>) -> u64 {
+        let Candidate { slot, copy, generation } = *candidate;
+        let (_, unit) = self.objects.blob(slot, copy).place();
+        let size = self.objects.get(slot).size();
+        let Some(retired) = self.retire_copy(slot, generation, copy) else {
+            self.put_back(candidate);
+            return 0;
+        };
+        if let Some(claims) = claims {
+            claims.claim(slot, unit);
+        }
+        if retired.is_free {
+            self.end(slot, copy);
+        }
+        if retired.is_last {
+            self.objects.finish(slot);
+            self.count(Counter::EvictOperations, 1);
+            self.count(Counter::EvictedBytes, size);
+        }
+        size.next_multiple_of(UNIT)
+    }
+
+    /// The copy of an object that lies there.
+    pub(super) fn copy_at(&self, slot: u32, segment: u32, unit: u32) -> Option<usize> {
+        let copies = self.objects.get(slot).life().copies();
+        (0..copies).find(|copy| self.objects.blob(slot, *copy).place() == (segment, unit))
+    }
+
+    /// Puts a candidate that turned out to be held back into the order. One that is gone stays out.
+    fn put_back(&self, candidate: &Candidate) {
+        let Candidate { slot, copy, generation } = *candidate;
+        let object = self.objects.get(slot);
+        let life = object.life();
+        let _shard = self.index.lock(object.hash());
+        let is_there = object.life() == life
+            && life.generation() == generation
+            && life.state() == State::Readable
+            && self.objects.blob(slot, copy).count.is_live(generation);
+        if is_there && !self.objects.blob(slot, copy).is_listed() {
+            // The entry it had was just freed, so there is room for it.
+            let _ = self.enlist(slot, copy, evict::place(self.clock.stamp_of_use(), 0));
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Getting: find, count a reading, copy, let go.
+//!
+//! A [`Reading`] keeps one copy's memory while it is read. A remove or an eviction meanwhile takes the object out of the index at once;
+//! its memory goes back when the reading is dropped. Of several copies that of the store's own rank is read, else the first.
+
+use crate::error::{Error, Result};
+use crate::evict;
+use crate::key::Key;
+use crate::metrics::Counter;
+use crate::object::{Attempt, Life};
+use crate::segment::buffers::{Buffers, list_of};
+use crate::segment::device::Direction;
+use crate::segment::transfer::Transfer;
+use crate::trace::{Timing, Tracepoint};
+
+use super::put::timing_of;
+use super::{GET_UP_TO, PEEK, Store};
+
+/// A copy that is being read: its memory stays until this is dropped.
+pub(crate) struct Reading<'s> {
+    store: &'s Store,
+    pub(super) slot: u32,
+    copy: usize,
+}
+
+impl Store {
+    /// Copies an object into `buffers` and gives its size. Without `GET_UP_TO` the buffers must have exactly that.
+    pub(crate) fn get(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
+        self.count(Counter::GetOperations, 1);
+        let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
+        let reading = self.begin_reading(key, flags, 0)?;
+        span.good();
+
+        let span = self.tracer.begin(Tracepoint::LocalGet, timing_of(buffers.total()));
+        let mut transfer = Transfer::new(Direction::FromSegment, stream);
+        let mut result = reading.copy_to(0, buffers, flags, &mut transfer);
+        transfer.finish(|_, error| result = Err(error));
+        let (size, copied) = result?;
+        span.good();
+        self.count(Counter::GetBytes, copied);
+        Ok(size)
+    }
+
+    /// Gets as many objects as `results` has; writes a code for each, and its size where `sizes` has room for it.
+    pub(crate) fn batch_get<'a>(
+        &self,
+        element: impl Fn(usize) -> Result<(Key<'a>, Buffers<'a>)>,
+        flags: u32,
+        stream: usize,
+        results: &mut [i32],
+        mut sizes: Option<&mut [u64]>,
+    ) -> Result<()> {
+        let mut readings = list_of(results.len(), || None)?;
+        self.count(Counter::GetOperations, results.len() as u64);
+
+        let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);
+        for (number, reading) in readings.iter_mut().enumerate() {
+            let begun =
+                element(number).and_then(|(key, buffers)| Ok((self.begin_reading(&key, flags, number)?, buffers)));
+            *reading = self.note(begun, &mut results[number]);
+        }
+        span.good();
+
+        let span = self.tracer.begin(Tracepoint::LocalBatchGet, Timing::Always);
+        let mut transfer = Transfer::new(Direction::FromSegment, stream);
+        let mut bytes = 0;
+        for (number, reading) in readings.iter().enumerate() {
+            let Some((reading, buffers)) = reading else { continue };
+            let result = reading.copy_to(number, buffers, flags, &mut transfer);
+            if let Some((size, copied)) = self.note(result, &mut results[number]) {
+                bytes += copied;
+                if let Some(sizes) = sizes.as_deref_mut() {
+                    sizes[number] = size;
+                }
+            }
+        }
+        let mut is_good = true;
+        transfer.finish(|number, error| {
+            is_good = false;
+            if let Some(sizes) = sizes.as_deref_mut() {
+                sizes[number] = 0;
+            }
+            self.note::<()>(Err(error), &mut results[number]);
+        });
+        span.end(is_good);
+        self.count(Counter::GetBytes, bytes);
+        Ok(())
+    }
+
+    /// Whether an object can be read.
+    pub(crate) fn exist(&self, key: &Key, flags: u32) -> Result<()> {
+        let span = self.tracer.begin(Tracepoint::Exist, Timing::Sampled);
+        let result = self.look(key, flags, 0);
+        // A key that is not there is a good answer.
+        span.good();
+        self.count(
+            if result.is_ok() {
+                Counter::ExistHits
+            } else {
+                Counter::ExistMisses
+            },
+            1,
+        );
+        result
+    }
+
+    /// Asks for as many keys as `results` has: 0, or the code, for each.
+    pub(crate) fn batch_exist<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, flags: u32, results: &mut [i32]) {
+        let span = self.tracer.begin(Tracepoint::BatchExist, Timing::Always);
+        let mut hits = 0;
+        for (number, code) in results.iter_mut().enumerate() {
+            *code = match key(number).and_then(|key| self.look(&key, flags, number)) {
+                Ok(()) => {
+                    hits += 1;
+                    0
+                }
+                Err(error) => error.code(),
+            };
+        }
+        span.good();
+        self.count(Counter::ExistHits, hits);
+        self.count(Counter::ExistMisses, results.len() as u64 - hits);
+    }
+
+    fn look(&self, key: &Key, flags: u32, position: usize) -> Result<()> {
+        let (slot, _) = self.find_readable(key, self.hash(key)).ok_or(Error::NotFound)?;
+        self.use_object(slot, flags, position);
+        Ok(())
+    }
+
+    /// Notes a use, unless the caller only peeks.
+    pub(super) fn use_object(&self, slot: u32, flags: u32, position: usize) {
+        if flags & PEEK == 0 {
+            self.objects
+                .get(slot)
+                .touch(evict::place(self.clock.stamp_of_use(), position));
+        }
+    }
+
+    /// Finds an object, counts a reading of one of its copies, and notes the use.
+    fn begin_reading(&self, key: &Key, flags: u32, position: usize) -> Result<Reading<'_>> {
+        let found = self.read_object(key);
+        self.count(
+            if found.is_ok() {
+                Counter::GetHits
+            } else {
+                Counter::GetMisses
+            },
+            1,
+        );
+        let reading = found?;
+        self.use_object(reading.slot, flags, position);
+        Ok(reading)
+    }
+
+    /// Finds an object and counts a reading of the copy to prefer.
+    pub(super) fn read_object(&self, key: &Key) -> Result<Reading<'_>> {
+        let hash = self.hash(key);
+        loop {
+            let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
+            for copy in self.preference(slot, life) {
+                match self.objects.blob(slot, copy).count.read(life.generation()) {
+                    Attempt::Counted => {
+                        let reading = Reading {
+                            store: self,
+                            slot,
+                            copy,
+                        };
+                        // The count has a part of the generation only; the slot's own word has all of it.
+                        if self.objects.get(slot).life().generation() == life.generation() {
+                            return Ok(reading);
+                        }
+                    }
+                    Attempt::Full => return Err(Error::Busy("too many readers of one object at once".into())),
+                    Attempt::Gone => {}
+                }
+            }
+            if self.objects.get(slot).life() == life {
+                // Its last copy is just being taken: it is as good as gone.
+                return Err(Error::NotFound);
+            }
+        }
+    }
+
+    /// The copies of an object in the order in which they are tried: of the store's own rank first.
+    pub(super) fn preference(&self, slot: u32, life: Life) -> impl Iterator<Item = usize> + use<> {
+        let copies = life.copies();
+        let is_near = |copy: &usize| {
+            let blob = self.objects.blob(slot, *copy);
+            blob.count.is_live(life.generation()) && self.segments.get(blob.place().0).segment.rank == self.rank
+        };
+        let near = if copies > 1 { (0..copies).find(is_near) } else { None };
+        near.into_iter()
+            .chain((0..copies).filter(move |copy| Some(*copy) != near))
+    }
+}
+
+impl<'s> Reading<'s> {
+    /// Copies, or queues, what the buffers ask for; the object's size and how much of it was copied.
+    fn copy_to(
+        &self,
+        number: usize,
+        buffers: &Buffers<'_>,
+        flags: u32,
+        transfer: &mut Transfer<'s>,
+    ) -> Result<(u64, u64)> {
+        let size = self.store.objects.get(self.slot).size();
+        let wanted = buffers.total();
+        if wanted != size && flags & GET_UP_TO == 0 {
+            return Err(Error::SizeMismatch {
+                given: wanted,
+                object: size,
+            });
+        }
+        let (registered, unit) = self.store.segment_of(self.slot, self.copy);
+        let bytes = wanted.min(size);
+        transfer.add(number, &registered.segment, unit, buffers, bytes)?;
+        Ok((size, bytes))
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if self.store.objects.blob(self.slot, self.copy).count.end_reading() {
+            self.store.end(self.slot, self.copy);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The store: what a host opens, puts into, gets from and closes.
+//!
+//! Start with [`put`](mod@put): take the key, find room, copy, publish. Then [`get`](mod@get): find, count a reading, copy. The other files
+//! are one operation each.
+//!
+//! **Locks**, in the order in which they may be taken: a shard of the index; a segment's policy; a segment's allocator. The lock of
+//! leases and terms, and the queue of events, are leaves. Under none of them is anything copied, called back, waited for or written.
+//! A thread that stops at any place outside them stops nobody, except a put that needs the very memory that it is reading.
+//!
+//! **Ownership.** What a call takes is a value that gives it back: [`put::Writing`] drops its reservation, [`get::Reading`] its
+//! reading. Extents belong to the object's copies; the last who needs a copy gives its extent back (`Store::end`).
+
+mod claims;
+pub(crate) mod evict;
+pub(crate) mod get;
+pub(crate) mod inplace;
+mod keeper;
+pub(crate) mod list;
+pub(crate) mod place;
+pub(crate) mod put;
+pub(crate) mod remove;
+pub(crate) mod report;
+pub(crate) mod segments;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use segments::{Plan, Registered, Segments};
+
+use crate::clock::Clock;
+use crate::config::{Config, Memory as Kind};
+use crate::error::{Error, Result, invalid};
+use crate::event::{Event, Events};
+use crate::evict::prefix::Prefix;
+use crate::hold::Holds;
+use crate::index::Index;
+use crate::key::Key;
+use crate::log::{Level, say};
+use crate::metrics::{Counter, Metrics};
+use crate::object::{Life, Objects, State};
+use crate::segment::allocator::{Owner, UNIT};
+use crate::segment::device::Device;
+use crate::segment::dram::{self, Mapping, Wishes};
+use crate::segment::{MAX_RANKS, Medium, Memory};
+use crate::stripe::Striped;
+use crate::trace::{Timing, Tracepoint, Tracer};
+
+/// A lookup is not a use for eviction.
+pub(crate) const PEEK: u32 = 1;
+/// A get takes as much as its buffers hold.
+pub(crate) const GET_UP_TO: u32 = 2;
+/// A query shows reserved objects too.
+pub(crate) const QUERY_RESERVED: u32 = 4;
+
+/// Where the memory of a new segment comes from.
+pub(crate) enum Source {
+    /// The library maps it.
+    Map(Wishes),
+    /// The host's, at this address.
+    Host(usize),
+    /// A device's, at this address of its own.
+    Device(usize, Box<dyn Device>),
+}
+
+/// An open store.
+pub(crate) struct Store {
+    objects: Objects,
+    index: Index,
+    pub(crate) segments: Segments,
+    holds: Holds,
+    clock: Clock,
+    pub(crate) events: Events,
+    pub(crate) metrics: Metrics,
+    pub(crate) tracer: Tracer,
+    /// Readable objects; added to and taken from on every thread's own line.
+    stored: Striped<AtomicU64>,
+    hash_seed: u64,
+    /// The caller's rank.
+    rank: u32,
+    watermark_high: u32,
+    watermark_low: u32,
+    next_ticket: AtomicU32,
+    keeper: keeper::Keeper,
+    is_closing: AtomicBool,
+}
+
+impl Store {
+    /// Opens a store with the DRAM segment that `config` asks for, and starts its background thread.
+    pub(crate) fn open(config: &Config) -> Result<Arc<Store>> {
+        let store = Arc::new(Store {
+            objects: Objects::new(),
+            index: Index::new()?,
+            segments: Segments::new(),
+            holds: Holds::new(),
+            clock: Clock::new(),
+            events: Events::new(),
+            metrics: Metrics::new()?,
+            tracer: Tracer::new()?,
+            stored: Striped::new("counters of stored keys")?,
+            hash_seed: RandomState::new().hash_one(0),
+            rank: config.rank,
+            watermark_high: config.watermark_high,
+            watermark_low: config.watermark_low,
+            next_ticket: AtomicU32::new(0),
+            keeper: keeper::Keeper::new(),
+            is_closing: AtomicBool::new(false),
+        });
+        if config.dram_size > 0 {
+            let kind = match config.memory {
+                Kind::Private => dram::Kind::Private,
+                Kind::Memfd => dram::Kind::Memfd,
+            };
+            let wishes = Wishes {
+                kind,
+                huge_pages: config.huge_pages,
+                prefault: config.prefault,
+                numa_node: config.numa_node,
+            };
+            let plan = Plan {
+                medium: Medium::Dram,
+                rank: config.rank,
+                capacity: config.dram_size,
+            };
+            store.register_segment(&plan, Source::Map(wishes))?;
+        }
+        keeper::start(&store)?;
+        Ok(store)
+    }
+
+    /// Ends the store's threads. Its memory goes with its last reference.
+    pub(crate) fn stop(&self) {
+        self.is_closing.store(true, Ordering::Release);
+        self.keeper.stop();
+        // Only the listener itself is refused, and a host can't close a store from there.
+        let _ = self.events.listen(None);
+    }
+
+    /// False once the store is being closed.
+    pub(crate) fn is_serving(&self) -> bool {
+        !self.is_closing.load(Ordering::Acquire)
+    }
+
+    /// Registers a segment and gives its pool address.
+    pub(crate) fn register_segment(&self, plan: &Plan, source: Source) -> Result<u64> {
+        let span = self.tracer.begin(Tracepoint::BmRegister, Timing::Always);
+        let result = self.try_register(plan, source);
+        span.end(result.is_ok());
+        result
+    }
+
+    fn try_register(&self, plan: &Plan, source: Source) -> Result<u64> {
+        if plan.rank >= MAX_RANKS {
+            return Err(invalid!("rank {}: must be below {MAX_RANKS}", plan.rank));
+        }
+        if plan.medium == Medium::Ssd {
+            return Err(Error::Unsupported("SSD segments are not supported yet".into()));
+        }
+        if plan.medium == Medium::Hbm && !matches!(source, Source::Device(..)) {
+            return Err(invalid!(
+                "HBM segment without a copy callback: the host's device memory needs one"
+            ));
+        }
+        if let Source::Host(base) | Source::Device(base, _) = &source {
+            if *base == 0 {
+                return Err(invalid!("base of the host's memory is null"));
+            }
+            if !(*base as u64).is_multiple_of(UNIT) {
+                return Err(invalid!("base {base:#x}: must be a multiple of {UNIT}"));
+            }
+            if (*base as u64).checked_add(plan.capacity).is_none() {
+                return Err(invalid!(
+                    "base {base:#x} with {} bytes: goes past the end of memory",
+                    plan.capacity
+                ));
+            }
+        }
+        let registered = self.segments.register(plan, Box::new(Prefix::new()?), || {
+            Ok(match source {
+                Source::Map(wishes) => Memory::Mapped(Mapping::new(plan.capacity, wishes)?),
+                Source::Host(base) => Memory::Host(base),
+                Source::Device(base, device) => Memory::Device(base, device),
+            })
+        })?;
+        let segment = &registered.segment;
+        let pages = segment
+            .mapping_report()
+            .map_or(String::new(), |report| format!(", {report}"));
+        say!(
+            Level::Info,
+            "segment {:#x} registered: {} of rank {}, {} bytes{pages}",
+            segment.address,
+            segment.medium.name(),
+            segment.rank,
+            segment.capacity
+        );
+        Ok(segment.address)
+    }
+
+    /// Lets a segment go: `Busy` and unchanged while a pin, lease or reservation is in it; else its copies are dropped, readings
+    /// and writings in it are waited for, and the memory is not used again.
+    pub(crate) fn unregister_segment(&self, address: u64) -> Result<()> {
+        let span = self.tracer.begin(Tracepoint::BmUnregister, Timing::Always);
+        let registered = self.segments.at(address)?;
+        let segment = &registered.segment;
+        self.sweep();
+        segment.close()?;
+        self.segments.hide(segment.number);
+        loop {
+            self.drop_copies_in(registered);
+            if segment.wait_until_empty() {
+                break;
+            }
+        }
+        segment.withdraw();
+        say!(Level::Info, "segment {address:#x} unregistered");
+        span.good();
+        Ok(())
+    }
+
+    /// Whether the host's memory may be taken away: no pin, lease or reservation is in it. Closes those segments, or none.
+    pub(crate) fn release_host_memory(&self) -> Result<()> {
+        self.sweep();
+        let mut closed: Vec<&Registered> = Vec::new();
+        for registered in self
+            .segments
+            .open()
+            .into_iter()
+            .filter(|registered| registered.segment.is_host)
+        {
+            if let Err(error) = registered.segment.close() {
+                closed.into_iter().for_each(|other| other.segment.reopen());
+                return Err(error);
+            }
+            closed.push(registered);
+        }
+        Ok(())
+    }
+
+    /// Pins and reservations that are open in memory that the library mapped.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.holds.pins() + self.holds.reservations()
+    }
+
+    fn hash(&self, key: &Key) -> u64 {
+        key.hash(self.hash_seed)
+    }
+
+    /// The slot that has this key, reserved or readable.
+    fn find(&self, key: &Key, hash: u64) -> Option<(u32, Life)> {
+        self.index.find(hash, |slot| {
+            self.objects.life_of(slot, key, hash).map(|life| (slot, life))
+        })
+    }
+
+    /// The slot of the readable object of this key.
+    fn find_readable(&self, key: &Key, hash: u64) -> Option<(u32, Life)> {
+        self.find(key, hash).filter(|(_, life)| life.state() == State::Readable)
+    }
+
+    /// The segment of a copy.
+    fn segment_of(&self, slot: u32, copy: usize) -> (&Registered, u32) {
+        let (segment, unit) = self.objects.blob(slot, copy).place();
+        (self.segments.get(segment), unit)
+    }
+
+    /// Gives a copy's memory back, once nobody needs it; with the last copy goes the slot.
+    fn end(&self, slot: u32, copy: usize) {
+        let (registered, unit) = self.segment_of(slot, copy);
+        registered.segment.free(unit);
+        self.objects.finish(slot);
+    }
+
+    /// Takes a copy out of its segment's order.
+    fn unlist(&self, slot: u32, copy: usize) {
+        let (registered, _) = self.segment_of(slot, copy);
+        let mut policy = registered.policy();
+        if let Some(handle) = self.objects.blob(slot, copy).take_handle() {
+            policy.remove(crate::evict::Handle(handle));
+        }
+    }
+
+    /// Puts a copy into its segment's order.
+    fn enlist(&self, slot: u32, copy: usize, place: u64) -> Result<()> {
+        let (registered, _) = self.segment_of(slot, copy);
+        let units = crate::segment::Segment::units_for(self.objects.get(slot).size()) as u32;
+        let mut policy = registered.policy();
+        let handle = policy.insert(evict::id_of(slot, copy), units, place)?;
+        self.objects.blob(slot, copy).set_handle(handle.0);
+        Ok(())
+    }
+
+    /// Tells the listener about the live copies of an object. Under the lock of the key's shard.
+    fn announce(&self, kind: crate::event::Kind, slot: u32, copies: impl Iterator<Item = usize>) {
+        if !self.events.are_wanted() {
+            return;
+        }
+        let Some((_, key)) = self.objects.read_key(slot) else {
+            return;
+        };
+        for copy in copies {
+            let segment = &self.segment_of(slot, copy).0.segment;
+            if !self
+                .events
+                .push(Event::new(kind, segment.medium, segment.rank, key.bytes()))
+            {
+                self.count(Counter::EventsDropped, 1);
+            }
+        }
+    }
+
+    fn count_stored(&self, change: i64) {
+        self.stored.mine().fetch_add(change as u64, Ordering::Relaxed);
+    }
+
+    /// Readable objects now.
+    pub(crate) fn stored_keys(&self) -> u64 {
+        let sum = self
+            .stored
+            .iter()
+            .fold(0u64, |sum, line| sum.wrapping_add(line.load(Ordering::Relaxed)));
+        // Lines are read one after the other: a removal may be seen before its put.
+        (sum as i64).max(0) as u64
+    }
+
+    /// A ticket for an evicting put.
+    fn ticket(&self) -> u32 {
+        self.next_ticket.fetch_add(1, Ordering::Relaxed) % Owner::ID_LIMIT
+    }
+
+    fn count(&self, counter: Counter, number: u64) {
+        self.metrics.add(counter, number);
+    }
+}

@@ -1,0 +1,155 @@
+//! Which segments an object goes to.
+//!
+//! Ranks that the caller prefers come first, in its order, then the store's own rank, then the emptiest. Copies lie on distinct ranks, all of
+//! them or none. Every segment is asked for room as it is before any is asked to make room.
+
+use crate::error::{Error, Result, invalid};
+use crate::object::MAX_COPIES;
+use crate::segment::allocator::{Extent, Owner};
+use crate::segment::{MAX_RANKS, Medium, Segment};
+
+use super::Store;
+use super::segments::Registered;
+
+/// Where and how an object is put.
+#[derive(Clone, Copy)]
+pub(crate) struct PutOptions<'a> {
+    /// Copies, on distinct ranks.
+    pub(crate) replicas: usize,
+    /// Ranks to try first, in this order.
+    pub(crate) preferred: &'a [u32],
+    /// `None`: DRAM where there is any, else HBM.
+    pub(crate) medium: Option<Medium>,
+    /// The host's own context for its devices.
+    pub(crate) stream: usize,
+}
+
+impl PutOptions<'_> {
+    /// Checks what does not depend on the store.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(1..=MAX_COPIES).contains(&self.replicas) {
+            return Err(invalid!("{} replicas: must be 1 to {MAX_COPIES}", self.replicas));
+        }
+        if self.preferred.len() > self.replicas {
+            return Err(invalid!(
+                "{} preferred ranks for {} replicas",
+                self.preferred.len(),
+                self.replicas
+            ));
+        }
+        for (number, rank) in self.preferred.iter().enumerate() {
+            if *rank >= MAX_RANKS {
+                return Err(invalid!("preferred rank {rank}: must be below {MAX_RANKS}"));
+            }
+            if self.preferred[..number].contains(rank) {
+                return Err(invalid!("preferred rank {rank} is given twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Finds room for every copy of a reserved object and installs them. On an error some may be installed.
+    pub(super) fn place(&self, slot: u32, size: u64, options: &PutOptions<'_>) -> Result<()> {
+        let medium = options.medium.unwrap_or_else(|| self.default_medium());
+        let candidates = self.candidates(medium, options)?;
+        let Some(units) = candidates
+            .iter()
+            .map(|registered| registered.segment.capacity)
+            .max()
+            .filter(|largest| size <= *largest)
+            .and_then(|_| u32::try_from(Segment::units_for(size)).ok())
+        else {
+            return Err(no_space(size, medium, &candidates));
+        };
+        let mut ranks = [u32::MAX; MAX_COPIES];
+        for copy in 0..options.replicas {
+            let is_free = |registered: &&&Registered| !ranks[..copy].contains(&registered.segment.rank);
+            let owner = Owner::Object(slot);
+            let as_it_is = candidates.iter().filter(is_free).find_map(|registered| {
+                let extent = registered.segment.allocate(units, owner)?;
+                Some((*registered, extent))
+            });
+            let found = as_it_is.or_else(|| {
+                candidates.iter().filter(is_free).find_map(|registered| {
+                    let extent = self.make_room(registered, units, owner)?;
+                    Some((*registered, extent))
+                })
+            });
+            let Some((registered, Extent { start, .. })) = found else {
+                return Err(no_space(size, medium, &candidates));
+            };
+            ranks[copy] = registered.segment.rank;
+            self.objects.install(slot, copy, registered.segment.number, start);
+            if self.is_above(registered, self.watermark_high) {
+                self.keeper.wake();
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments of a medium in the order in which they are tried.
+    fn candidates(&self, medium: Medium, options: &PutOptions<'_>) -> Result<Vec<&Registered>> {
+        let mut candidates: Vec<&Registered> = self.segments.open();
+        candidates.retain(|registered| registered.segment.medium == medium);
+        if candidates.is_empty() {
+            return Err(Error::NoSpace(
+                format!("no {} segment is registered", medium.name()).into(),
+            ));
+        }
+        for rank in options.preferred {
+            if !candidates.iter().any(|registered| registered.segment.rank == *rank) {
+                return Err(invalid!("preferred rank {rank}: it has no {} segment", medium.name()));
+            }
+        }
+        // The list is in order of rank, so each rank begins where it differs from the one before.
+        let ranks = 1 + candidates
+            .windows(2)
+            .filter(|pair| pair[0].segment.rank != pair[1].segment.rank)
+            .count();
+        if options.replicas > ranks {
+            return Err(invalid!(
+                "{} replicas: must be on distinct ranks, and {ranks} have {} segments",
+                options.replicas,
+                medium.name()
+            ));
+        }
+        if candidates.len() > 1 {
+            candidates.sort_by_cached_key(|registered| {
+                let segment = &registered.segment;
+                let preferred = options.preferred.iter().position(|rank| *rank == segment.rank);
+                let share = segment.allocated() * 1000 / segment.capacity;
+                (preferred.unwrap_or(MAX_COPIES), segment.rank != self.rank, share)
+            });
+        }
+        Ok(candidates)
+    }
+
+    fn default_medium(&self) -> Medium {
+        let mut medium = Medium::Hbm;
+        self.segments.for_each_of(Medium::Dram, |_| medium = Medium::Dram);
+        medium
+    }
+
+    /// Whether more of a segment is in use than this percentage.
+    pub(super) fn is_above(&self, registered: &Registered, percent: u32) -> bool {
+        let segment = &registered.segment;
+        u128::from(segment.allocated()) * 100 > u128::from(segment.capacity) * u128::from(percent)
+    }
+}
+
+fn no_space(size: u64, medium: Medium, candidates: &[&Registered]) -> Error {
+    let largest = candidates
+        .iter()
+        .map(|registered| registered.segment.capacity)
+        .max()
+        .unwrap_or(0);
+    let name = medium.name();
+    Error::NoSpace(if size > largest {
+        format!("object of {size} bytes: the largest {name} segment has {largest}").into()
+    } else {
+        format!("object of {size} bytes: no run of that size in {name} is free of pinned, leased and reserved objects")
+            .into()
+    })
+}

@@ -1,0 +1,226 @@
+//! Putting: take the key, find room, copy, publish.
+//!
+//! Whatever fails on the way, a panic too, drops the [`Writing`]: the key is free again, the space comes back, and nobody has seen
+//! anything. A batch does each step for all of its elements before the next, and publishes at the end, the head first. Its elements are
+//! reserved until then, so no element can be evicted for another.
+
+use crate::error::{Error, Result};
+use crate::event;
+use crate::evict;
+use crate::key::Key;
+use crate::metrics::Counter;
+use crate::object::State;
+use crate::segment::buffers::{Buffers, list_of};
+use crate::segment::device::Direction;
+use crate::segment::transfer::Transfer;
+use crate::trace::{Timing, Tracepoint};
+
+use super::Store;
+use super::place::PutOptions;
+
+/// Copies of at least this many bytes are always timed: next to them the clock costs nothing.
+const TIMED_BYTES: u64 = 64 << 10;
+
+/// An object that is being written: its key is taken, its memory is this call's. Dropped, it never was.
+pub(crate) struct Writing<'s> {
+    store: &'s Store,
+    pub(super) slot: u32,
+}
+
+impl Store {
+    /// Puts an object. `Exists` when the key is taken; `NoSpace` when no room can be made.
+    pub(crate) fn put(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
+        let size = buffers.total();
+        let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
+        let writing = self.begin_writing(key, size, options)?;
+        span.good();
+
+        let span = self.tracer.begin(Tracepoint::LocalPut, timing_of(size));
+        let mut transfer = Transfer::new(Direction::ToSegment, options.stream);
+        let mut result = self.write_copies(0, &writing, buffers, &mut transfer);
+        transfer.finish(|_, error| result = Err(error));
+        result?;
+        span.good();
+
+        let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
+        writing.publish(self.clock.stamp_of_put(), 0)?;
+        span.good();
+        self.count(Counter::PutBytes, size);
+        Ok(())
+    }
+
+    /// Puts as many objects as `results` has and writes a code for each. Only a call that can't begin is an error.
+    pub(crate) fn batch_put<'a>(
+        &self,
+        element: impl Fn(usize) -> Result<(Key<'a>, Buffers<'a>)>,
+        options: &PutOptions<'_>,
+        results: &mut [i32],
+    ) -> Result<()> {
+        let mut writings = list_of(results.len(), || None)?;
+        let stamp = self.clock.stamp_of_put();
+
+        let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
+        for (number, writing) in writings.iter_mut().enumerate() {
+            let begun = element(number)
+                .and_then(|(key, buffers)| Ok((self.begin_writing(&key, buffers.total(), options)?, buffers)));
+            *writing = self.note(begun, &mut results[number]);
+        }
+        span.good();
+
+        let span = self.tracer.begin(Tracepoint::LocalBatchPut, Timing::Always);
+        let mut transfer = Transfer::new(Direction::ToSegment, options.stream);
+        for (number, writing) in writings.iter_mut().enumerate() {
+            let Some((begun, buffers)) = writing else { continue };
+            let queued = self.write_copies(number, begun, buffers, &mut transfer);
+            if self.note(queued, &mut results[number]).is_none() {
+                *writing = None;
+            }
+        }
+        let mut is_good = true;
+        transfer.finish(|number, error| {
+            is_good = false;
+            writings[number] = None;
+            self.note::<()>(Err(error), &mut results[number]);
+        });
+        span.end(is_good);
+
+        let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
+        let mut bytes = 0;
+        for (number, writing) in writings.into_iter().enumerate() {
+            let Some((writing, buffers)) = writing else { continue };
+            if self
+                .note(writing.publish(stamp, number), &mut results[number])
+                .is_some()
+            {
+                bytes += buffers.total();
+            }
+        }
+        span.good();
+        self.count(Counter::PutBytes, bytes);
+        Ok(())
+    }
+
+    /// Takes the key and finds room for every copy.
+    pub(super) fn begin_writing(&self, key: &Key, size: u64, options: &PutOptions<'_>) -> Result<Writing<'_>> {
+        self.count(Counter::AllocOperations, 1);
+        let writing = self.take_key(key, size, options.replicas)?;
+        let span = self.tracer.begin(Tracepoint::Alloc, Timing::Sampled);
+        self.place(writing.slot, size, options)?;
+        span.good();
+        Ok(writing)
+    }
+
+    /// Makes an object of no copies yet and puts it into the index, reserved.
+    fn take_key(&self, key: &Key, size: u64, copies: usize) -> Result<Writing<'_>> {
+        let hash = self.hash(key);
+        if let Some((_, life)) = self.find(key, hash) {
+            // An overdue reservation keeps nobody off its key.
+            if life.state() == State::Readable || !self.sweep() {
+                return Err(Error::Exists);
+            }
+        }
+        let slot = self.objects.create(key, hash, size, copies)?;
+        let mut shard = self.index.lock(hash);
+        let taken = match shard.find(|other| self.objects.life_of(other, key, hash)) {
+            Some(_) => Err(Error::Exists),
+            None => shard.insert(slot),
+        };
+        drop(shard);
+        match taken {
+            Ok(()) => Ok(Writing { store: self, slot }),
+            Err(error) => {
+                self.objects.finish(slot);
+                Err(error)
+            }
+        }
+    }
+
+    fn write_copies<'s>(
+        &'s self,
+        number: usize,
+        writing: &Writing<'_>,
+        buffers: &Buffers<'_>,
+        transfer: &mut Transfer<'s>,
+    ) -> Result<()> {
+        (0..self.objects.get(writing.slot).life().copies()).try_for_each(|copy| {
+            let (registered, unit) = self.segment_of(writing.slot, copy);
+            transfer.add(number, &registered.segment, unit, buffers, buffers.total())
+        })
+    }
+
+    /// Gives a copy up that was reserved, if it was: the writer's hold on it ends.
+    pub(super) fn drop_reserved_copy(&self, slot: u32, copy: usize) {
+        if self.objects.blob(slot, copy).count.is_held() {
+            self.unlist(slot, copy);
+            if self.objects.blob(slot, copy).count.end_hold() {
+                self.end(slot, copy);
+            }
+        }
+    }
+
+    /// Writes the code of an element that failed, and counts it.
+    pub(super) fn note<T>(&self, result: Result<T>, code: &mut i32) -> Option<T> {
+        result
+            .map_err(|error| {
+                *code = error.code();
+                self.metrics.fail(*code);
+            })
+            .ok()
+    }
+}
+
+impl<'s> Writing<'s> {
+    /// Takes up the writing of a slot that was reserved.
+    pub(super) fn resume(store: &'s Store, slot: u32) -> Writing<'s> {
+        Writing { store, slot }
+    }
+
+    /// Leaves the slot reserved, for whoever resumes it.
+    pub(super) fn keep(self) -> u32 {
+        let slot = self.slot;
+        std::mem::forget(self);
+        slot
+    }
+
+    /// Makes the object readable. The copies enter their segments' order first: from then on eviction meets them.
+    pub(super) fn publish(self, stamp: u64, position: usize) -> Result<()> {
+        let (store, slot) = (self.store, self.slot);
+        let object = store.objects.get(slot);
+        let copies = object.life().copies();
+        let place = evict::place(stamp, position);
+        object.touch(place);
+        (0..copies).try_for_each(|copy| store.enlist(slot, copy, place))?;
+        self.keep();
+        // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.
+        let shard = store.events.are_wanted().then(|| store.index.lock(object.hash()));
+        store.announce(event::Kind::Stored, slot, 0..copies);
+        (0..copies).for_each(|copy| store.objects.blob(slot, copy).count.publish());
+        object.set_state(State::Readable);
+        drop(shard);
+        store.count_stored(1);
+        Ok(())
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let (store, slot) = (self.store, self.slot);
+        let object = store.objects.get(slot);
+        let mut shard = store.index.lock(object.hash());
+        shard.erase(slot);
+        object.set_state(State::Gone);
+        drop(shard);
+        for copy in 0..object.life().copies() {
+            store.drop_reserved_copy(slot, copy);
+        }
+        store.objects.finish(slot);
+    }
+}
+
+pub(super) fn timing_of(bytes: u64) -> Timing {
+    if bytes >= TIMED_BYTES {
+        Timing::Always
+    } else {
+        Timing::Sampled
+    }
+}

@@ -1,0 +1,571 @@
+//! Tracepoints: how often each operation of the store ran, how it ended and how long it took.
+//!
+//! A [`Span`] is one call of one operation. It is counted when it begins and when it ends, exactly; a span that is
+//! dropped before anybody said how it ended (an early return, a panic) ended badly. What began and has not ended is on
+//! the fly, and a reader never sees less than none of it: ends are read before begins.
+//!
+//! Time is dearer than counting: two looks at the clock cost more than the rest of a short call's tracing together. So a
+//! call whose work is long anyway is timed [`Always`](Timing::Always), and one that takes less than a microsecond is
+//! [`Sampled`](Timing::Sampled), one in [`SAMPLING`]. Minimum, maximum, average and the histogram are over timed calls;
+//! the total is their average times the finished calls. The first call of a tracepoint in a stripe is always timed, so
+//! a tracepoint with a single finished call has times too.
+//!
+//! Which calls are sampled follows from the count that beginning a span yields anyway: call `n` is timed when the
+//! fraction of `n` times the golden ratio is small. Plainly every 64th would fall in step with callers that work in
+//! rounds of 64 (layers, blocks of a prompt): one phase of their round would stand for all of it. The golden ratio
+//! keeps step with nothing, and its gaps are 34, 55 or 89 calls: 64 on average.
+//!
+//! All cells are striped by thread. An untimed span is two additions to one cache line that is this thread's; the times
+//! live beside it and are touched by timed calls only.
+
+use std::fmt::Write;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::error::Result;
+use crate::stripe::Striped;
+
+/// An operation of the store. A batch call counts once under its batch name, not again for each element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tracepoint {
+    Put,
+    BatchPut,
+    Get,
+    BatchGet,
+    /// A write published or a state changed.
+    Update,
+    BatchUpdate,
+    Remove,
+    BatchRemove,
+    RemoveAll,
+    Exist,
+    BatchExist,
+    Query,
+    BatchQuery,
+    /// A segment registered.
+    BmRegister,
+    BmUnregister,
+    Alloc,
+    Evict,
+    /// The copy of a put, without its metadata.
+    LocalPut,
+    LocalBatchPut,
+    LocalGet,
+    LocalBatchGet,
+}
+
+/// Every tracepoint with its documented name, in the order of the table.
+const NAMES: [(Tracepoint, &str); 21] = [
+    (Tracepoint::Put, "TP_MMC_META_PUT"),
+    (Tracepoint::BatchPut, "TP_MMC_META_BATCH_PUT"),
+    (Tracepoint::Get, "TP_MMC_META_GET"),
+    (Tracepoint::BatchGet, "TP_MMC_META_BATCH_GET"),
+    (Tracepoint::Update, "TP_MMC_META_UPDATE"),
+    (Tracepoint::BatchUpdate, "TP_MMC_META_BATCH_UPDATE"),
+    (Tracepoint::Remove, "TP_MMC_META_REMOVE"),
+    (Tracepoint::BatchRemove, "TP_MMC_META_BATCH_REMOVE"),
+    (Tracepoint::RemoveAll, "TP_MMC_META_REMOVE_ALL"),
+    (Tracepoint::Exist, "TP_MMC_META_EXIST"),
+    (Tracepoint::BatchExist, "TP_MMC_META_BATCH_EXIST"),
+    (Tracepoint::Query, "TP_MMC_META_QUERY"),
+    (Tracepoint::BatchQuery, "TP_MMC_META_BATCH_QUERY"),
+    (Tracepoint::BmRegister, "TP_MMC_META_BM_REGISTER"),
+    (Tracepoint::BmUnregister, "TP_MMC_META_BM_UNREGISTER"),
+    (Tracepoint::Alloc, "TP_MMC_META_ALLOC"),
+    (Tracepoint::Evict, "TP_MMC_META_EVICT"),
+    (Tracepoint::LocalPut, "TP_MMC_LOCAL_PUT"),
+    (Tracepoint::LocalBatchPut, "TP_MMC_LOCAL_BATCH_PUT"),
+    (Tracepoint::LocalGet, "TP_MMC_LOCAL_GET"),
+    (Tracepoint::LocalBatchGet, "TP_MMC_LOCAL_BATCH_GET"),
+];
+
+const TRACEPOINTS: usize = NAMES.len();
+
+// A tracepoint's number is its place in every table here.
+const _: () = {
+    let mut place = 0;
+    while place < TRACEPOINTS {
+        assert!(NAMES[place].0 as usize == place);
+        place += 1;
+    }
+};
+
+/// Which calls look at the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timing {
+    /// Every call: for work that takes microseconds.
+    Always,
+    /// One call in [`SAMPLING`]: for work that the clock would visibly slow down.
+    Sampled,
+}
+
+/// Calls for each one that is timed, under [`Timing::Sampled`].
+const SAMPLING: u64 = 64;
+
+/// 2^64 divided by the golden ratio, rounded to odd: multiplying by it spreads successive numbers evenly over all of
+/// `u64`.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Whether the call with this number (from 0) is among those that are timed.
+fn is_sampled(number: u64) -> bool {
+    number.wrapping_mul(GOLDEN) < u64::MAX / SAMPLING
+}
+
+/// The upper bound of the first histogram bucket is 2 to this power, in nanoseconds: 256 ns.
+const FIRST_BUCKET_LOG2: u32 = 8;
+/// The upper bound of the last bucket but one: 17.2 s. The last has no bound.
+const LAST_BUCKET_LOG2: u32 = 34;
+/// Buckets of a duration histogram, each twice as wide as the one before.
+pub(crate) const BUCKETS: usize = (LAST_BUCKET_LOG2 - FIRST_BUCKET_LOG2 + 2) as usize;
+
+/// The largest duration in seconds that bucket `bucket` holds; none for the last.
+pub(crate) fn bucket_bound_seconds(bucket: usize) -> Option<f64> {
+    (bucket < BUCKETS - 1).then(|| (1u64 << (FIRST_BUCKET_LOG2 as usize + bucket)) as f64 / 1e9)
+}
+
+/// The bucket of a duration: the first whose bound is not below it.
+fn bucket_of(nanoseconds: u64) -> usize {
+    let log2_rounded_up = u64::BITS - nanoseconds.saturating_sub(1).leading_zeros();
+    (log2_rounded_up.saturating_sub(FIRST_BUCKET_LOG2) as usize).min(BUCKETS - 1)
+}
+
+/// What every call of one tracepoint touches, never across two cache lines.
+#[derive(Default)]
+#[repr(align(32))]
+struct Counts {
+    begin: AtomicU64,
+    good: AtomicU64,
+    bad: AtomicU64,
+}
+
+/// What timed calls of one tracepoint touch besides; all in nanoseconds. How many they were is the sum of the buckets.
+struct Times {
+    sum: AtomicU64,
+    min: AtomicU64,
+    max: AtomicU64,
+    buckets: [AtomicU64; BUCKETS],
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Times {
+            sum: AtomicU64::new(0),
+            min: AtomicU64::new(u64::MAX),
+            max: AtomicU64::new(0),
+            buckets: Default::default(),
+        }
+    }
+}
+
+impl Times {
+    fn record(&self, nanoseconds: u64) {
+        self.sum.fetch_add(nanoseconds, Ordering::Relaxed);
+        // Extremes seldom move: a load is cheaper than the compare-and-swap that finds out the same.
+        if nanoseconds < self.min.load(Ordering::Relaxed) {
+            self.min.fetch_min(nanoseconds, Ordering::Relaxed);
+        }
+        if nanoseconds > self.max.load(Ordering::Relaxed) {
+            self.max.fetch_max(nanoseconds, Ordering::Relaxed);
+        }
+        // Last and released: whoever sees the call in its bucket sees it in the sum and the extremes.
+        self.buckets[bucket_of(nanoseconds)].fetch_add(1, Ordering::Release);
+    }
+}
+
+#[derive(Default)]
+struct Stripe {
+    counts: [Counts; TRACEPOINTS],
+    times: [Times; TRACEPOINTS],
+}
+
+/// The tracepoints of one store, about 190 KiB.
+pub(crate) struct Tracer {
+    stripes: Striped<Stripe>,
+}
+
+impl Tracer {
+    pub(crate) fn new() -> Result<Tracer> {
+        Ok(Tracer {
+            stripes: Striped::new("tracepoints")?,
+        })
+    }
+
+    /// Counts a call that begins now and lasts as long as the span.
+    #[inline]
+    pub(crate) fn begin(&self, tracepoint: Tracepoint, timing: Timing) -> Span<'_> {
+        let stripe = self.stripes.mine();
+        let counts = &stripe.counts[tracepoint as usize];
+        let number = counts.begin.fetch_add(1, Ordering::Relaxed);
+        let timed = timing == Timing::Always || is_sampled(number);
+        Span {
+            counts,
+            clock: timed.then(|| (&stripe.times[tracepoint as usize], Instant::now())),
+            good: false,
+        }
+    }
+
+    /// One row for each tracepoint that was entered at least once, in the order of the table.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        NAMES
+            .iter()
+            .map(|&(tracepoint, name)| self.row(tracepoint, name))
+            .filter(|row| row.begin > 0)
+            .collect()
+    }
+
+    fn row(&self, tracepoint: Tracepoint, name: &'static str) -> Row {
+        let mut row = Row { name, ..Row::default() };
+        let (mut sum, mut min, mut max) = (0u64, u64::MAX, 0u64);
+        for stripe in self.stripes.iter() {
+            let (counts, times) = (&stripe.counts[tracepoint as usize], &stripe.times[tracepoint as usize]);
+            // Acquire meets the release of `Span::drop`: an end that is seen brings its begin and its times along.
+            row.good += counts.good.load(Ordering::Acquire);
+            row.bad += counts.bad.load(Ordering::Acquire);
+            row.begin += counts.begin.load(Ordering::Relaxed);
+            for (total, bucket) in row.buckets.iter_mut().zip(&times.buckets) {
+                *total += bucket.load(Ordering::Acquire);
+            }
+            sum += times.sum.load(Ordering::Relaxed);
+            min = min.min(times.min.load(Ordering::Relaxed));
+            max = max.max(times.max.load(Ordering::Relaxed));
+        }
+        row.on_fly = row.begin - row.good - row.bad;
+        let timed: u64 = row.buckets.iter().sum();
+        if timed > 0 {
+            row.timed_seconds = sum as f64 / 1e9;
+            row.min_us = min as f64 / 1e3;
+            row.max_us = max as f64 / 1e3;
+            // A call that is being recorded may be in the sum and not yet in a bucket: keep the average credible.
+            row.avg_us = (sum as f64 / 1e3 / timed as f64).clamp(row.min_us, row.max_us);
+            row.total_us = row.avg_us * (row.good + row.bad) as f64;
+        }
+        row
+    }
+}
+
+/// One call of an operation. Dropped before its end is said, it counts as bad: that is an early return by `?` or a panic.
+#[must_use = "a span that is dropped at once counts as a bad end"]
+pub(crate) struct Span<'a> {
+    counts: &'a Counts,
+    /// Where a timed call puts its duration, and when it began.
+    clock: Option<(&'a Times, Instant)>,
+    good: bool,
+}
+
+impl Span<'_> {
+    /// The call did what it was asked to.
+    #[inline]
+    pub(crate) fn good(self) {
+        self.end(true);
+    }
+
+    /// The call failed.
+    #[inline]
+    pub(crate) fn bad(self) {
+        self.end(false);
+    }
+
+    /// The call ended, well or not.
+    #[inline]
+    pub(crate) fn end(mut self, ok: bool) {
+        self.good = ok;
+    }
+}
+
+impl Drop for Span<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some((times, started)) = self.clock {
+            times.record(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        }
+        let end = if self.good { &self.counts.good } else { &self.counts.bad };
+        end.fetch_add(1, Ordering::Release); // see `Tracer::row`
+    }
+}
+
+/// What one tracepoint has seen, over all threads.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Row {
+    /// The documented name, `TP_MMC_META_PUT`.
+    pub(crate) name: &'static str,
+    pub(crate) begin: u64,
+    pub(crate) good: u64,
+    pub(crate) bad: u64,
+    /// Begun and not ended.
+    pub(crate) on_fly: u64,
+    /// The shortest timed call, microseconds; 0 as long as no timed call has finished, like the next three.
+    pub(crate) min_us: f64,
+    pub(crate) max_us: f64,
+    pub(crate) avg_us: f64,
+    /// The average times the finished calls.
+    pub(crate) total_us: f64,
+    /// Seconds spent in timed calls: the sum of the histogram.
+    pub(crate) timed_seconds: f64,
+    /// Timed calls by duration, see [`bucket_bound_seconds`]; not cumulative.
+    pub(crate) buckets: [u64; BUCKETS],
+}
+
+impl Row {
+    /// The name as a metric label has it: `put`, `batch_get`, `local_put`.
+    pub(crate) fn operation(&self) -> String {
+        let name = self.name.strip_prefix("TP_MMC_").unwrap_or(self.name);
+        name.strip_prefix("META_").unwrap_or(name).to_ascii_lowercase()
+    }
+}
+
+/// The table of `/metrics/ptracer`, every row under the same local time. A value wider than its column is not cut.
+pub(crate) fn render(rows: &[Row], time: &str) -> String {
+    let mut table = format!("{:<23}{:<40}", "TIME", "NAME");
+    for title in [
+        "BEGIN",
+        "GOOD_END",
+        "BAD_END",
+        "ON_FLY",
+        "MIN(us)",
+        "MAX(us)",
+        "AVG(us)",
+        "TOTAL(us)",
+    ] {
+        let _ = write!(table, "{title:<15}"); // writing to a string can't fail, here and below
+    }
+    table.push('\n');
+    for row in rows {
+        let _ = write!(table, "{time:<23}{:<40}", row.name);
+        for count in [row.begin, row.good, row.bad, row.on_fly] {
+            let _ = write!(table, "{count:<15}");
+        }
+        for microseconds in [row.min_us, row.max_us, row.avg_us, row.total_us] {
+            let _ = write!(table, "{microseconds:<15.3}");
+        }
+        table.push('\n');
+    }
+    table
+}
+
+/// Now, as the clock on the wall has it: `2026-01-05 14:57:03`.
+///
+/// The C library reads `TZ` the first time that anybody in the process asks, without regard to a host that changes its
+/// environment from another thread, and takes a lock of its own for it. So this is for the admin port, not the data path.
+pub(crate) fn local_time_text() -> String {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = libc::time_t::try_from(since_epoch.as_secs()).unwrap_or_default();
+    let mut calendar = MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are to live locals of the types that `localtime_r` asks for. It returns null, or the second
+    // one with every field of it written, which then lives to the end of this function.
+    let Some(local) = (unsafe { libc::localtime_r(&seconds, calendar.as_mut_ptr()).as_ref() }) else {
+        return format!("@{seconds}"); // no calendar reaches that far: say the seconds
+    };
+    format!(
+        "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+        i64::from(local.tm_year) + 1900,
+        local.tm_mon + 1,
+        local.tm_mday,
+        local.tm_hour,
+        local.tm_min,
+        local.tm_sec
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    fn row(tracer: &Tracer, name: &str) -> Row {
+        tracer
+            .rows()
+            .into_iter()
+            .find(|row| row.name == name)
+            .unwrap_or_else(|| panic!("no row {name}"))
+    }
+
+    #[test]
+    fn a_fresh_table_is_its_header() {
+        let header = "TIME                   NAME                                    BEGIN          GOOD_END       \
+                      BAD_END        ON_FLY         MIN(us)        MAX(us)        AVG(us)        TOTAL(us)      \n";
+        assert_eq!(render(&Tracer::new().unwrap().rows(), "2026-01-05 14:57:03"), header);
+    }
+
+    #[test]
+    fn rows_are_rendered_as_documented() {
+        let sample = |name, calls, min_us, max_us, avg_us, total_us| Row {
+            name,
+            begin: calls,
+            good: calls,
+            min_us,
+            max_us,
+            avg_us,
+            total_us,
+            ..Row::default()
+        };
+        let rows = [
+            sample("TP_MMC_META_PUT", 8, 31.880, 131.870, 59.37875, 475.030),
+            sample("TP_MMC_META_BATCH_PUT", 6, 66.610, 363.770, 290.748, 1744.490),
+        ];
+        let table = render(&rows, "2026-01-05 14:57:03");
+        let lines: Vec<&str> = table.split_terminator('\n').collect();
+        assert_eq!(
+            lines[1],
+            "2026-01-05 14:57:03    TP_MMC_META_PUT                         8              8              \
+             0              0              31.880         131.870        59.379         475.030        "
+        );
+        assert_eq!(
+            lines[2],
+            "2026-01-05 14:57:03    TP_MMC_META_BATCH_PUT                   6              6              \
+             0              0              66.610         363.770        290.748        1744.490       "
+        );
+        assert!(table.ends_with('\n') && lines.len() == 3);
+        assert!(lines.iter().all(|line| line.len() == 23 + 40 + 8 * 15));
+    }
+
+    #[test]
+    fn ends_are_told_apart_and_a_dropped_span_is_bad() {
+        let tracer = Tracer::new().unwrap();
+        tracer.begin(Tracepoint::Put, Timing::Always).good();
+        tracer.begin(Tracepoint::Put, Timing::Always).bad();
+        tracer.begin(Tracepoint::Put, Timing::Always).end(true);
+        drop(tracer.begin(Tracepoint::Put, Timing::Always));
+        let panicked = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _span = tracer.begin(Tracepoint::Put, Timing::Always);
+                    std::panic::resume_unwind(Box::new("a panic without its message"));
+                })
+                .join()
+        });
+        assert!(panicked.is_err());
+        let row = row(&tracer, "TP_MMC_META_PUT");
+        assert_eq!((row.begin, row.good, row.bad, row.on_fly), (5, 2, 3, 0));
+    }
+
+    #[test]
+    fn only_entered_tracepoints_have_rows_in_the_documented_order() {
+        let tracer = Tracer::new().unwrap();
+        for tracepoint in [Tracepoint::LocalBatchGet, Tracepoint::Exist, Tracepoint::Put] {
+            tracer.begin(tracepoint, Timing::Sampled).good();
+        }
+        let names: Vec<&str> = tracer.rows().iter().map(|row| row.name).collect();
+        assert_eq!(
+            names,
+            ["TP_MMC_META_PUT", "TP_MMC_META_EXIST", "TP_MMC_LOCAL_BATCH_GET"]
+        );
+    }
+
+    #[test]
+    fn an_open_span_is_on_the_fly_and_has_no_times_yet() {
+        let tracer = Tracer::new().unwrap();
+        let span = tracer.begin(Tracepoint::Get, Timing::Always);
+        let open = row(&tracer, "TP_MMC_META_GET");
+        assert_eq!(
+            (open.begin, open.on_fly, open.min_us, open.max_us, open.total_us),
+            (1, 1, 0.0, 0.0, 0.0)
+        );
+        span.good();
+        assert_eq!(row(&tracer, "TP_MMC_META_GET").on_fly, 0);
+    }
+
+    #[test]
+    fn times_are_those_of_the_calls() {
+        let tracer = Tracer::new().unwrap();
+        for milliseconds in [2, 10] {
+            let span = tracer.begin(Tracepoint::Evict, Timing::Always);
+            thread::sleep(Duration::from_millis(milliseconds));
+            span.good();
+        }
+        let row = row(&tracer, "TP_MMC_META_EVICT");
+        assert!(
+            row.min_us >= 2_000.0 && row.max_us >= 10_000.0 && row.min_us < row.max_us,
+            "{row:?}"
+        );
+        assert!((row.avg_us - (row.min_us + row.max_us) / 2.0).abs() < 0.001, "{row:?}");
+        assert!((row.total_us - 2.0 * row.avg_us).abs() < 0.001, "{row:?}");
+        assert!((row.timed_seconds * 1e6 - row.total_us).abs() < 0.001, "{row:?}");
+    }
+
+    #[test]
+    fn a_single_sampled_call_is_timed() {
+        let tracer = Tracer::new().unwrap();
+        tracer.begin(Tracepoint::Query, Timing::Sampled).good();
+        let row = row(&tracer, "TP_MMC_META_QUERY");
+        assert_eq!(row.buckets.iter().sum::<u64>(), 1);
+        assert!(row.avg_us > 0.0 && row.total_us == row.avg_us, "{row:?}");
+    }
+
+    #[test]
+    fn one_call_in_sixty_four_is_sampled_in_every_phase_of_a_round() {
+        let sampled: Vec<u64> = (0..640_000).filter(|&number| is_sampled(number)).collect();
+        assert!((9_995..=10_005).contains(&sampled.len()), "{} of 640000", sampled.len());
+        assert_eq!(sampled[0], 0);
+        assert!(
+            sampled
+                .windows(2)
+                .all(|pair| [34, 55, 89].contains(&(pair[1] - pair[0])))
+        );
+        let phases: std::collections::HashSet<u64> = sampled.iter().map(|number| number % 64).collect();
+        assert_eq!(phases.len(), 64);
+
+        let tracer = Tracer::new().unwrap();
+        (0..6400).for_each(|_| tracer.begin(Tracepoint::Exist, Timing::Sampled).good());
+        let row = row(&tracer, "TP_MMC_META_EXIST");
+        let timed: u64 = row.buckets.iter().sum();
+        assert_eq!((row.begin, row.good), (6400, 6400));
+        assert!((98..=102).contains(&timed), "{timed} of 6400 calls were timed");
+        assert!((row.total_us - row.avg_us * 6400.0).abs() < 0.001);
+    }
+
+    #[test]
+    fn counts_are_exact_and_never_negative_under_four_threads() {
+        const CALLS: u64 = 50_000;
+        let tracer = Tracer::new().unwrap();
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        for call in 0..CALLS {
+                            tracer.begin(Tracepoint::Get, Timing::Sampled).end(call % 5 != 0);
+                        }
+                    })
+                })
+                .collect();
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                for row in tracer.rows() {
+                    assert_eq!(row.on_fly, row.begin - row.good - row.bad, "{row:?}"); // or the subtraction panics
+                    assert!(row.min_us <= row.avg_us && row.avg_us <= row.max_us, "{row:?}");
+                }
+            }
+        });
+        let row = row(&tracer, "TP_MMC_META_GET");
+        assert_eq!(
+            (row.begin, row.good, row.bad, row.on_fly),
+            (4 * CALLS, 4 * CALLS / 5 * 4, 4 * CALLS / 5, 0)
+        );
+    }
+
+    #[test]
+    fn a_duration_lies_within_the_bounds_of_its_bucket() {
+        for (nanoseconds, bucket) in [(0, 0), (1, 0), (256, 0), (257, 1), (512, 1), (513, 2), (1 << 34, 26)] {
+            assert_eq!(bucket_of(nanoseconds), bucket, "{nanoseconds} ns");
+        }
+        assert_eq!(bucket_of((1 << 34) + 1), BUCKETS - 1);
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+        assert_eq!(bucket_bound_seconds(0), Some(256e-9));
+        assert_eq!(bucket_bound_seconds(26), Some(17.179869184));
+        assert_eq!(bucket_bound_seconds(BUCKETS - 1), None);
+    }
+
+    #[test]
+    fn an_operation_is_its_name_without_the_prefix() {
+        let operation = |name| Row { name, ..Row::default() }.operation();
+        assert_eq!(operation("TP_MMC_META_BATCH_PUT"), "batch_put");
+        assert_eq!(operation("TP_MMC_LOCAL_PUT"), "local_put");
+    }
+
+    #[test]
+    fn local_time_has_the_documented_shape() {
+        let time = local_time_text();
+        let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+        assert_eq!(shape, "9999-99-99 99:99:99", "{time}");
+    }
+}
