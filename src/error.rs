@@ -51,8 +51,8 @@ pub enum Error {
     Unsupported(Cow<'static, str>),
     /// An operating system call failed.
     Io(Cow<'static, str>),
-    /// The host's copy callback failed with this (negative) code, which the caller gets unchanged.
-    Callback(i32),
+    /// The host's copy callback failed: the code that the caller gets, and what the callback returned.
+    Callback(i32, i32),
     /// A defect of the library, caught at the boundary.
     Internal(Cow<'static, str>),
 }
@@ -134,7 +134,7 @@ impl Error {
             Error::Busy(_) => MMC_ERR_BUSY,
             Error::Unsupported(_) => MMC_ERR_UNSUPPORTED,
             Error::Io(_) => MMC_ERR_IO,
-            Error::Callback(code) => *code,
+            Error::Callback(code, _) => *code,
             Error::Internal(_) => MMC_ERR_INTERNAL,
         }
     }
@@ -162,7 +162,7 @@ impl fmt::Display for Error {
             Error::Forked => {
                 f.write_str("the store belongs to the parent of this process; open one of its own after fork")
             }
-            Error::Callback(code) => write!(f, "the host's copy callback returned {code}"),
+            Error::Callback(_, returned) => write!(f, "the host's copy callback returned {returned}"),
             Error::Internal(what) => write!(f, "defect of the library: {what}"),
         }
     }

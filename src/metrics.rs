@@ -566,7 +566,7 @@ mod tests {
         metrics.fail(error::MMC_ERR_NO_SPACE);
         metrics.fail(-77);
         tracer.begin(Tracepoint::Put, Timing::Always).good();
-        tracer.begin(Tracepoint::LocalBatchGet, Timing::Always).bad();
+        tracer.begin(Tracepoint::LocalBatchGet, Timing::Always).end(false);
         let mut gauges = gauges_of(&[("DRAM", 1, 8192, 4096), ("HBM", 0, 4096, 0), ("DRAM", 1, 4096, 4096)]);
         gauges.stored_keys = 7;
         (metrics, tracer, gauges)

@@ -260,12 +260,6 @@ impl Span<'_> {
         self.end(true);
     }
 
-    /// The call failed.
-    #[inline]
-    pub(crate) fn bad(self) {
-        self.end(false);
-    }
-
     /// The call ended, well or not.
     #[inline]
     pub(crate) fn end(mut self, ok: bool) {
@@ -424,7 +418,7 @@ mod tests {
     fn ends_are_told_apart_and_a_dropped_span_is_bad() {
         let tracer = Tracer::new().unwrap();
         tracer.begin(Tracepoint::Put, Timing::Always).good();
-        tracer.begin(Tracepoint::Put, Timing::Always).bad();
+        tracer.begin(Tracepoint::Put, Timing::Always).end(false);
         tracer.begin(Tracepoint::Put, Timing::Always).end(true);
         drop(tracer.begin(Tracepoint::Put, Timing::Always));
         let panicked = thread::scope(|scope| {

@@ -40,8 +40,6 @@ pub(crate) enum Standing {
     Evictable { place: u64 },
     /// Pinned, leased or reserved.
     Held,
-    /// Belongs to the batch that asks: a batch never evicts its own elements.
-    Ours,
 }
 
 /// A copy that has left the order to make room.
@@ -53,6 +51,8 @@ pub(crate) struct Victim {
 
 /// Low bits of a place that hold the position: a batch has at most 16384 keys.
 const POSITION_BITS: u32 = 14;
+/// The most keys in one batch.
+pub(crate) const MAX_BATCH: usize = 1 << POSITION_BITS;
 const POSITION_MASK: u64 = (1 << POSITION_BITS) - 1;
 
 /// The place of the key at `position` of the batch with this stamp; stamps have 50 bits.
@@ -77,7 +77,7 @@ pub(crate) trait Policy: Send {
     /// Takes the next victim out of the order, which voids its handle, and gives it; `None` when nothing may go.
     ///
     /// Candidates are met from the oldest on and `standing` is asked about each. One that was used since moves to its
-    /// new place and may be met there again. One that is held, or ours, is asked about once a call and passed over; being
+    /// new place and may be met there again. One that is held is asked about once a call and passed over; being
     /// held is a use, so it moves to the stamp of `newest` and keeps its position in the chain. `newest` should be the
     /// place of a use at this moment: then those passed over are out of the way of later calls.
     ///
@@ -89,6 +89,7 @@ pub(crate) trait Policy: Send {
     fn worth(&self, place: u64) -> u64;
 
     /// Copies in the order.
+    #[cfg(test)]
     fn len(&self) -> usize;
 
     /// Checks every invariant of the structure, and panics at the first that does not hold.

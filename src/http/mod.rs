@@ -29,8 +29,11 @@ use std::time::Duration;
 use crate::error::{Error, Result, invalid};
 use backend::{Backend, WORKERS};
 use front::Front;
-pub(crate) use routes::{Admin, ObjectView, SegmentView};
+pub(crate) use routes::Admin;
+#[cfg(test)]
+use routes::{ObjectView, SegmentView};
 
+mod admin;
 mod backend;
 mod bodies;
 mod connection;

@@ -183,12 +183,6 @@ impl Allocator {
         self.units - self.free_units
     }
 
-    /// The length of a free run that is among the longest, 0 when nothing is free. A lower bound in constant time: the
-    /// longest is less than an eighth longer.
-    pub(crate) fn largest_free(&self) -> u32 {
-        self.bins.last().map_or(0, |run| self.run_at(run).units)
-    }
-
     /// Takes `units` free neighbouring units for `owner`. Constant time. `None` when no run has surely room and a
     /// bounded look at those that perhaps have finds none.
     pub(crate) fn allocate(&mut self, units: u32, owner: Owner) -> Option<Extent> {
@@ -556,12 +550,6 @@ impl Bins {
             subs = *self.row.get(row)?;
         }
         self.head(row << SUB_BITS | subs.trailing_zeros() as usize)
-    }
-
-    /// A run of the last bin that isn't empty.
-    fn last(&self) -> Option<u32> {
-        let row = self.rows.checked_ilog2()? as usize;
-        self.head(row << SUB_BITS | self.row[row].checked_ilog2()? as usize)
     }
 }
 
@@ -993,10 +981,6 @@ mod tests {
                 allocator.validate();
                 let runs = model.runs();
                 assert!(allocator.runs(0).eq(runs.iter().copied()));
-                let free = runs.iter().filter(|(_, owner)| owner.is_none());
-                let longest = free.map(|(run, _)| run.units).max().unwrap_or(0);
-                let largest = allocator.largest_free();
-                assert!(largest <= longest && 9 * largest >= 8 * longest, "{largest} of {longest}");
                 assert_eq!(allocator.allocated_units(), model.used.values().map(|(units, _)| units).sum::<u32>());
                 assert_eq!(allocator.free_units() + allocator.allocated_units(), allocator.units());
             }
@@ -1143,7 +1127,7 @@ mod tests {
         let extents: Vec<_> = (0..64)
             .map(|id| allocator.allocate(1, Owner::Object(id)).unwrap())
             .collect();
-        assert_eq!((allocator.free_units(), allocator.largest_free()), (0, 0));
+        assert_eq!(allocator.free_units(), 0);
         assert_eq!(allocator.allocate(1, OBJECT), None);
         allocator.validate();
         assert_eq!(allocator.free(extents[40].start), Freed::Free(1));

@@ -78,7 +78,8 @@ pub(crate) struct Mapping {
     /// The mapping's first byte that is used: the start of a huge page where these are wanted.
     base: usize,
     report: Report,
-    /// What another process would map.
+    /// Kept open for a process that is to map it too.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no other process maps it yet"))]
     file: Option<File>,
 }
 

@@ -228,10 +228,6 @@ impl Segment {
         self.holds.fetch_sub(1, Ordering::AcqRel);
     }
 
-    pub(crate) fn holds(&self) -> u64 {
-        self.holds.load(Ordering::Acquire) & !CLOSED
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.holds.load(Ordering::Acquire) & CLOSED != 0
     }

@@ -191,14 +191,19 @@ impl<'s> Claims<'s> {
         self.segment.with_space(|space| {
             for Claimed { unit, slot } in claimed {
                 match space.owner(unit) {
-                    Some(Owner::Held(ticket)) if ticket == self.ticket => drop(space.free(unit)),
-                    Some(Owner::Claimed(ticket)) if ticket == self.ticket => {
-                        drop(space.set_owner(unit, Owner::Object(slot)))
+                    Some(Owner::Held(ticket)) if ticket == self.ticket => {
+                        space.free(unit);
                     }
+                    Some(Owner::Claimed(ticket)) if ticket == self.ticket => {
+                        space.set_owner(unit, Owner::Object(slot));
+                    }
+
                     _ => {}
                 }
             }
-            held.into_iter().for_each(|unit| drop(space.free(unit)));
+            for unit in held {
+                space.free(unit);
+            }
         });
         self.contenders.held.fetch_sub(self.held_units, Ordering::AcqRel);
         (self.held_units, self.fresh) = (0, 0);

@@ -51,6 +51,10 @@ impl Store {
         mut sizes: Option<&mut [u64]>,
     ) -> Result<()> {
         let mut readings = list_of(results.len(), || None)?;
+        results.fill(0);
+        if let Some(sizes) = sizes.as_deref_mut() {
+            sizes.fill(0);
+        }
         self.count(Counter::GetOperations, results.len() as u64);
 
         let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);

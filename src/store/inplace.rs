@@ -4,11 +4,12 @@
 //! copy where it is, a lease all of them. Each counts once in the object's copies (eviction passes them over, and their memory
 //! outlives a remove) and once in their segments (which then can't be unregistered).
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, invalid};
 use crate::hold::{Held, Overdue};
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::{Attempt, Life, MAX_COPIES, State};
+use crate::segment::buffers::MAX_OBJECT_BYTES;
 use crate::segment::{Segment, transfer};
 use crate::trace::{Timing, Tracepoint};
 
@@ -37,6 +38,33 @@ impl Store {
     /// Takes a key and memory for `size` bytes, to be written by the caller and then committed.
     pub(crate) fn reserve(&self, key: &Key, size: u64, options: &PutOptions<'_>, term: u64) -> Result<View> {
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
+        let view = self.try_reserve(key, size, options, term)?;
+        span.good();
+        Ok(view)
+    }
+
+    /// Reserves as many objects as `results` has: each view goes to `show`, and a code for each to `results`.
+    pub(crate) fn batch_reserve<'a>(
+        &self,
+        element: impl Fn(usize) -> Result<(Key<'a>, u64)>,
+        options: &PutOptions<'_>,
+        term: u64,
+        results: &mut [i32],
+        mut show: impl FnMut(usize, View),
+    ) {
+        let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
+        self.each(results, |number| {
+            let (key, size) = element(number)?;
+            show(number, self.try_reserve(&key, size, options, term)?);
+            Ok(())
+        });
+        span.good();
+    }
+
+    fn try_reserve(&self, key: &Key, size: u64, options: &PutOptions<'_>, term: u64) -> Result<View> {
+        if size == 0 || size > MAX_OBJECT_BYTES {
+            return Err(invalid!("object of {size} bytes: must be 1 to {MAX_OBJECT_BYTES}"));
+        }
         let writing = self.begin_writing(key, size, options)?;
         let copies = (1 << options.replicas) - 1;
         let segments = SegmentHolds::begin(self, writing.slot, copies)?;
@@ -50,9 +78,8 @@ impl Store {
             end,
         )?;
         segments.keep();
-        let slot = writing.keep();
-        span.good();
-        Ok(self.view(token, slot, 0))
+        // Should the term be over by now, the copy that the view shows is still the holder's.
+        Ok(self.view(token, writing.keep(), 0))
     }
 
     /// Publishes a reserved object. `Timeout` when its term was over: then its memory has gone back.
@@ -84,9 +111,7 @@ impl Store {
     pub(crate) fn batch_commit(&self, tokens: &[u64], results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
         let stamp = self.clock.stamp_of_put();
-        for (position, (token, code)) in tokens.iter().zip(results).enumerate() {
-            self.note(self.try_commit(*token, stamp, position), code);
-        }
+        self.each(results, |number| self.try_commit(tokens[number], stamp, number));
         span.good();
     }
 
@@ -102,8 +127,51 @@ impl Store {
         Ok(())
     }
 
+    /// Gives as many reservations up as `results` has and writes a code for each.
+    pub(crate) fn batch_abort(&self, tokens: &[u64], results: &mut [i32]) {
+        self.each(results, |number| self.abort(tokens[number]));
+    }
+
     /// Keeps an object's bytes where they are until [`Store::unpin`].
-    pub(crate) fn pin(&self, key: &Key, flags: u32, position: usize) -> Result<View> {
+    pub(crate) fn pin(&self, key: &Key, flags: u32) -> Result<View> {
+        self.count(Counter::GetOperations, 1);
+        let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
+        let view = self.try_pin(key, flags, 0)?;
+        span.good();
+        Ok(view)
+    }
+
+    /// Pins as many objects as `results` has: each view goes to `show`, and a code for each to `results`.
+    pub(crate) fn batch_pin<'a>(
+        &self,
+        key: impl Fn(usize) -> Result<Key<'a>>,
+        flags: u32,
+        results: &mut [i32],
+        mut show: impl FnMut(usize, View),
+    ) {
+        self.count(Counter::GetOperations, results.len() as u64);
+        let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);
+        self.each(results, |number| {
+            show(number, self.try_pin(&key(number)?, flags, number)?);
+            Ok(())
+        });
+        span.good();
+    }
+
+    fn try_pin(&self, key: &Key, flags: u32, position: usize) -> Result<View> {
+        let view = self.pin_object(key, flags, position);
+        self.count(
+            if view.is_ok() {
+                Counter::GetHits
+            } else {
+                Counter::GetMisses
+            },
+            1,
+        );
+        view
+    }
+
+    fn pin_object(&self, key: &Key, flags: u32, position: usize) -> Result<View> {
         let hash = self.hash(key);
         loop {
             let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
@@ -129,8 +197,42 @@ impl Store {
         Ok(())
     }
 
+    /// Ends as many pins as `results` has and writes a code for each.
+    pub(crate) fn batch_unpin(&self, tokens: &[u64], results: &mut [i32]) {
+        self.each(results, |number| self.unpin(tokens[number]));
+    }
+
+    /// Leases as many objects as `results` has and writes a code for each.
+    pub(crate) fn batch_add_lease<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, term: u64, results: &mut [i32]) {
+        let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
+        self.each(results, |number| self.lease_object(&key(number)?, term));
+        span.good();
+    }
+
+    /// Ends a lease of as many objects as `results` has and writes a code for each.
+    pub(crate) fn batch_remove_lease<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, results: &mut [i32]) {
+        let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
+        self.each(results, |number| self.release_lease(&key(number)?));
+        span.good();
+    }
+
     /// Keeps an object's copies where they are for `term` milliseconds.
     pub(crate) fn add_lease(&self, key: &Key, term: u64) -> Result<()> {
+        let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
+        self.lease_object(key, term)?;
+        span.good();
+        Ok(())
+    }
+
+    /// Ends the lease of an object that would end first.
+    pub(crate) fn remove_lease(&self, key: &Key) -> Result<()> {
+        let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
+        self.release_lease(key)?;
+        span.good();
+        Ok(())
+    }
+
+    fn lease_object(&self, key: &Key, term: u64) -> Result<()> {
         let hash = self.hash(key);
         let term = if term == 0 { DEFAULT_LEASE } else { term };
         loop {
@@ -153,8 +255,7 @@ impl Store {
         }
     }
 
-    /// Ends the lease of an object that would end first.
-    pub(crate) fn remove_lease(&self, key: &Key) -> Result<()> {
+    fn release_lease(&self, key: &Key) -> Result<()> {
         // The reading keeps the slot this object's while its leases are looked through.
         let reading = self.read_object(key)?;
         let held = self

@@ -128,9 +128,14 @@ impl Store {
         Ok(store)
     }
 
+    /// From here on the store says that it is not serving.
+    pub(crate) fn begin_closing(&self) {
+        self.is_closing.store(true, Ordering::Release);
+    }
+
     /// Ends the store's threads. Its memory goes with its last reference.
     pub(crate) fn stop(&self) {
-        self.is_closing.store(true, Ordering::Release);
+        self.begin_closing();
         self.keeper.stop();
         // Only the listener itself is refused, and a host can't close a store from there.
         let _ = self.events.listen(None);
@@ -321,6 +326,24 @@ impl Store {
             .fold(0u64, |sum, line| sum.wrapping_add(line.load(Ordering::Relaxed)));
         // Lines are read one after the other: a removal may be seen before its put.
         (sum as i64).max(0) as u64
+    }
+
+    /// Does `act` for each element of a batch and writes its code; a failure is counted and touches no other element.
+    fn each(&self, results: &mut [i32], mut act: impl FnMut(usize) -> Result<()>) {
+        for (number, code) in results.iter_mut().enumerate() {
+            *code = 0;
+            self.note(act(number), code);
+        }
+    }
+
+    /// Writes the code of an element that failed, and counts it.
+    fn note<T>(&self, result: Result<T>, code: &mut i32) -> Option<T> {
+        result
+            .map_err(|error| {
+                *code = error.code();
+                self.metrics.fail(*code);
+            })
+            .ok()
     }
 
     /// A ticket for an evicting put.

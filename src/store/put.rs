@@ -57,6 +57,7 @@ impl Store {
         results: &mut [i32],
     ) -> Result<()> {
         let mut writings = list_of(results.len(), || None)?;
+        results.fill(0);
         let stamp = self.clock.stamp_of_put();
 
         let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
@@ -156,16 +157,6 @@ impl Store {
                 self.end(slot, copy);
             }
         }
-    }
-
-    /// Writes the code of an element that failed, and counts it.
-    pub(super) fn note<T>(&self, result: Result<T>, code: &mut i32) -> Option<T> {
-        result
-            .map_err(|error| {
-                *code = error.code();
-                self.metrics.fail(*code);
-            })
-            .ok()
     }
 }
 

@@ -28,9 +28,7 @@ impl Store {
     pub(crate) fn batch_remove<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, results: &mut [i32]) {
         self.count(Counter::RemoveOperations, results.len() as u64);
         let span = self.tracer.begin(Tracepoint::BatchRemove, Timing::Always);
-        for (number, code) in results.iter_mut().enumerate() {
-            self.note(key(number).and_then(|key| self.take_out(&key)), code);
-        }
+        self.each(results, |number| self.take_out(&key(number)?));
         span.good();
     }
 

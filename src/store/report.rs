@@ -47,6 +47,7 @@ pub(crate) struct SegmentView {
 /// The store's counters and levels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Statistics {
+    pub(crate) segments: usize,
     pub(crate) stored_keys: u64,
     pub(crate) capacity: u64,
     pub(crate) allocated: u64,
@@ -117,6 +118,22 @@ impl Store {
         view
     }
 
+    /// Shows as many objects as `results` has: each that was found goes to `show`, and a code for each to `results`.
+    pub(crate) fn batch_query<'a>(
+        &self,
+        key: impl Fn(usize) -> Result<Key<'a>>,
+        flags: u32,
+        results: &mut [i32],
+        mut show: impl FnMut(usize, &ObjectView),
+    ) {
+        let span = self.tracer.begin(Tracepoint::BatchQuery, Timing::Always);
+        self.each(results, |number| {
+            show(number, &self.query(&key(number)?, flags, number)?);
+            Ok(())
+        });
+        span.good();
+    }
+
     /// The open segments, by medium, rank and address.
     pub(crate) fn list_segments(&self) -> Vec<SegmentView> {
         let views = self.segments.open().into_iter().map(|registered| {
@@ -137,6 +154,7 @@ impl Store {
     pub(crate) fn statistics(&self) -> Statistics {
         let segments = self.list_segments();
         Statistics {
+            segments: segments.len(),
             stored_keys: self.stored_keys(),
             capacity: segments.iter().map(|segment| segment.capacity).sum(),
             allocated: segments.iter().map(|segment| segment.allocated).sum(),

@@ -6,7 +6,6 @@
 //!
 //! Every segment has its own policy instance: eviction makes room in one segment, so it needs the order of that segment's copies.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -57,7 +56,6 @@ pub(crate) struct Segments {
     /// Numbers of the open ones, by medium, rank and address.
     open: ArcSwap<Vec<u32>>,
     next: Mutex<Next>,
-    count: AtomicU32,
 }
 
 struct Next {
@@ -74,7 +72,6 @@ impl Segments {
                 number: 0,
                 address: FIRST_ADDRESS,
             }),
-            count: AtomicU32::new(0),
         }
     }
 
@@ -151,7 +148,6 @@ impl Segments {
             number: number + 1,
             address: after,
         };
-        self.count.store(number + 1, Ordering::Release);
         self.change(|open| open.push(number));
         Ok(registered)
     }
@@ -159,11 +155,6 @@ impl Segments {
     /// Takes a segment off the list: nothing is placed in it any more.
     pub(crate) fn hide(&self, number: u32) {
         self.change(|open| open.retain(|other| *other != number));
-    }
-
-    /// Every segment that there has been, open or not.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Registered> {
-        (0..self.count.load(Ordering::Acquire)).map(|number| self.get(number))
     }
 
     fn change(&self, act: impl Fn(&mut Vec<u32>)) {

@@ -1,25 +1,30 @@
 //! What the admin port takes of the process and gives back, counted in a process that has nothing else.
 //!
 //! Descriptors, threads, processor time and the action of a signal belong to the whole process, where other tests run
-//! beside this one. So each test here starts the test program again with one ignored test alone.
+//! beside this one. So each test here starts the test program again with itself alone.
 
 use std::fs::{self, File};
 use std::process::Command;
 
 use super::*;
 
-/// Runs an ignored test of this module in a process of its own.
-fn alone(test: &str) {
+/// Set for a process that runs one test alone, to that test's name.
+const ALONE: &str = "MMC_TEST_ALONE";
+
+/// Whether this process runs the test alone. If not, has it run in a process of its own, and checks that it passed there.
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
     let (_, module) = module_path!().split_once("::").unwrap();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([
         "--exact",
-        "--ignored",
         "--test-threads=1",
         "--nocapture",
         &format!("{module}::{test}"),
     ]);
-    let output = command.output().unwrap();
+    let output = command.env(ALONE, test).output().unwrap();
     let (text, errors) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
@@ -29,6 +34,7 @@ fn alone(test: &str) {
         "{}\n{text}\n{errors}",
         output.status
     );
+    false
 }
 
 fn descriptors() -> usize {
@@ -50,12 +56,9 @@ fn settles(within: Duration, expected: usize, measured: fn() -> usize) {
 
 #[test]
 fn everything_it_took_comes_back() {
-    alone("in_a_process_of_its_own_everything_comes_back");
-}
-
-#[test]
-#[ignore = "run by everything_it_took_comes_back"]
-fn in_a_process_of_its_own_everything_comes_back() {
+    if !is_alone("everything_it_took_comes_back") {
+        return;
+    }
     let (fds, tasks) = (descriptors(), threads());
     let temporary = fs::read_dir(std::env::temp_dir()).unwrap().count();
     let mut server = serve(Sample::with_keys(10_000_000), QUICK);
@@ -83,12 +86,9 @@ fn in_a_process_of_its_own_everything_comes_back() {
 
 #[test]
 fn it_outlives_a_lack_of_descriptors() {
-    alone("in_a_process_of_its_own_descriptors_run_out");
-}
-
-#[test]
-#[ignore = "run by it_outlives_a_lack_of_descriptors"]
-fn in_a_process_of_its_own_descriptors_run_out() {
+    if !is_alone("it_outlives_a_lack_of_descriptors") {
+        return;
+    }
     let limit = libc::rlimit {
         rlim_cur: 200,
         rlim_max: 200,
@@ -118,12 +118,9 @@ fn in_a_process_of_its_own_descriptors_run_out() {
 
 #[test]
 fn a_server_behind_that_died_is_replaced() {
-    alone("in_a_process_of_its_own_the_server_behind_dies");
-}
-
-#[test]
-#[ignore = "run by a_server_behind_that_died_is_replaced"]
-fn in_a_process_of_its_own_the_server_behind_dies() {
+    if !is_alone("a_server_behind_that_died_is_replaced") {
+        return;
+    }
     let server = serve(Sample::with_keys(10), QUICK);
     assert_eq!(get(server.address(), "/health").body, "OK");
     // The only Unix socket that listens is the private one: shutting it is what ends its accept thread.
@@ -149,12 +146,9 @@ fn in_a_process_of_its_own_the_server_behind_dies() {
 
 #[test]
 fn a_host_that_dies_of_sigpipe_does_not_get_one() {
-    alone("in_a_process_of_its_own_sigpipe_kills");
-}
-
-#[test]
-#[ignore = "run by a_host_that_dies_of_sigpipe_does_not_get_one"]
-fn in_a_process_of_its_own_sigpipe_kills() {
+    if !is_alone("a_host_that_dies_of_sigpipe_does_not_get_one") {
+        return;
+    }
     // SAFETY: restores the default that every C program has; no handler is involved.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let server = serve(Sample::with_keys(1_000_000), QUICK);
@@ -179,12 +173,9 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn idle_clients_cost_no_processor_time() {
-    alone("in_a_process_of_its_own_clients_are_idle");
-}
-
-#[test]
-#[ignore = "run by idle_clients_cost_no_processor_time"]
-fn in_a_process_of_its_own_clients_are_idle() {
+    if !is_alone("idle_clients_cost_no_processor_time") {
+        return;
+    }
     let server = serve(
         Sample::with_keys(10_000_000),
         Limits {
@@ -202,12 +193,9 @@ fn in_a_process_of_its_own_clients_are_idle() {
 
 #[test]
 fn a_forked_child_keeps_nothing_open() {
-    alone("in_a_process_of_its_own_a_child_is_forked");
-}
-
-#[test]
-#[ignore = "run by a_forked_child_keeps_nothing_open"]
-fn in_a_process_of_its_own_a_child_is_forked() {
+    if !is_alone("a_forked_child_keeps_nothing_open") {
+        return;
+    }
     let mut server = serve(Sample::with_keys(10_000_000), PATIENT);
     let mut clients = besiege(server.address());
     thread::sleep(SECOND / 10);

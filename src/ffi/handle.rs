@@ -1,0 +1,220 @@
+//! Handles: how a host names a store without being trusted with its address.
+//!
+//! A handle is a number dressed as a pointer: a slot of a fixed table under the number of times that slot has been used. It is looked
+//! up, never followed, so a handle of a closed store is an error and not a crash. The slots and their gates are never freed.
+//!
+//! A store is **open**, or **closing** while its closer waits for those inside, or **lingering** when it was closed with pins or
+//! reservations: its memory stays, and the calls that end those still work; the last one ends it. A slot also remembers in which
+//! process it was filled: a forked child is told so before it touches anything that a thread of its parent may have left half-done.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
+
+use once_cell::race::OnceBox;
+
+use super::boundary;
+use crate::error::{Error, Result};
+use crate::gate::{Gate, Line};
+use crate::http::Server;
+use crate::store::Store;
+use crate::stripe::{self, STRIPES};
+
+/// Stores that can be open in one process at once.
+const SLOTS: usize = 1024;
+
+/// What a handle stands for.
+pub(super) struct Instance {
+    pub(super) store: Arc<Store>,
+    pub(super) http: Option<Server>,
+}
+
+struct Slot {
+    /// Made at first use, by a cell that never blocks: a child may be forked while a thread of its parent makes it.
+    gate: OnceBox<Gate<Box<[Line]>>>,
+    instance: AtomicPtr<Instance>,
+    /// [`boundary::forks`] when it was filled.
+    forks: AtomicU32,
+}
+
+static TABLE: [Slot; SLOTS] = [const {
+    Slot {
+        gate: OnceBox::new(),
+        instance: AtomicPtr::new(std::ptr::null_mut()),
+        forks: AtomicU32::new(0),
+    }
+}; SLOTS];
+
+/// A slot's state: how often it has been used, above, and one of these below.
+const FREE: u64 = 0;
+const OPENING: u64 = 1;
+const OPEN: u64 = 2;
+const CLOSING: u64 = 3;
+const LINGERING: u64 = 4;
+const PHASE: u64 = 0xff;
+const USE: u64 = PHASE + 1;
+
+/// Handles have this set, so that they are neither null nor an address that anybody has.
+const MARK: usize = 1;
+const SLOT_SHIFT: u32 = 1;
+const USES_SHIFT: u32 = 16;
+
+impl Slot {
+    fn gate(&self) -> &Gate<Box<[Line]>> {
+        self.gate
+            .get_or_init(|| Box::new(Gate::new((0..STRIPES).map(|_| Line::new()).collect(), FREE)))
+    }
+}
+
+/// A store that this call is inside of: it stays open until this is dropped.
+pub(super) struct Entered {
+    slot: &'static Slot,
+    line: usize,
+    instance: &'static Instance,
+}
+
+impl Entered {
+    pub(super) fn store(&self) -> &Store {
+        &self.instance.store
+    }
+
+    pub(super) fn http(&self) -> Option<&Server> {
+        self.instance.http.as_ref()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.slot.gate().leave(self.line);
+    }
+}
+
+/// Opens a handle for an instance.
+pub(super) fn open(instance: Instance) -> Result<*mut c_void> {
+    for (number, slot) in TABLE.iter().enumerate() {
+        let state = slot.gate().state();
+        if state & PHASE == FREE && slot.gate().change(state, state + OPENING) {
+            if slot.forks.swap(boundary::forks(), Ordering::Relaxed) != boundary::forks() {
+                // Whoever was on the way in or out at the fork is a thread of the parent.
+                slot.gate().forget_entries();
+            }
+            slot.instance
+                .store(Box::into_raw(Box::new(instance)), Ordering::Release);
+            slot.gate().change(state + OPENING, state + OPEN);
+            let uses = (state / USE) as usize;
+            return Ok(std::ptr::without_provenance_mut(
+                (uses << USES_SHIFT) | (number << SLOT_SHIFT) | MARK,
+            ));
+        }
+    }
+    Err(Error::NoSpace(
+        format!("{SLOTS} stores are open in this process, which is the limit").into(),
+    ))
+}
+
+/// The slot of a handle and the state it has when the handle's store is in `phase`.
+fn slot_of(handle: *const c_void) -> Result<(&'static Slot, u64)> {
+    let number = handle.addr();
+    let slot = TABLE.get((number & ((1 << USES_SHIFT) - 1)) >> SLOT_SHIFT);
+    let uses = (number >> USES_SHIFT) as u64 * USE;
+    match slot.filter(|_| number & MARK != 0) {
+        Some(slot) if slot.forks.load(Ordering::Relaxed) != boundary::forks() => Err(if slot.gate.get().is_some() {
+            Error::Forked
+        } else {
+            Error::NotStarted
+        }),
+        Some(slot) => Ok((slot, uses)),
+        None => Err(Error::NotStarted),
+    }
+}
+
+fn enter_in(handle: *const c_void, is_open: impl Fn(u64) -> bool) -> Result<(Entered, u64)> {
+    let (slot, uses) = slot_of(handle)?;
+    let line = stripe::index();
+    let state = slot
+        .gate()
+        .enter(line, |state| state & !PHASE == uses && is_open(state & PHASE));
+    let state = state.map_err(|_| Error::NotStarted)?;
+    // SAFETY: the instance was stored before the slot's state became open, and is not freed before the gate, shut for good, is empty.
+    let instance = unsafe { &*slot.instance.load(Ordering::Acquire) };
+    Ok((Entered { slot, line, instance }, state & PHASE))
+}
+
+/// Goes into the open store of a handle.
+pub(super) fn enter(handle: *const c_void) -> Result<Entered> {
+    enter_in(handle, |phase| phase == OPEN).map(|(entered, _)| entered)
+}
+
+/// Runs a call that ends a pin or a reservation: it works on a store that was closed with such, too. The last one ends that store.
+pub(super) fn with_remains<T>(handle: *const c_void, act: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+    let (entered, phase) = enter_in(handle, |phase| phase == OPEN || phase == LINGERING)?;
+    let result = act(entered.store());
+    let is_last = phase == LINGERING && entered.store().tokens() == 0;
+    let slot = entered.slot;
+    drop(entered);
+    if is_last {
+        let (_, uses) = slot_of(handle)?;
+        if slot.gate().change(uses + LINGERING, uses + CLOSING) {
+            end(slot, uses);
+        }
+    }
+    result
+}
+
+/// Closes the store of a handle. On `Busy` nothing has changed.
+pub(super) fn close(handle: *const c_void) -> Result<()> {
+    let (slot, uses) = slot_of(handle)?;
+    if boundary::is_inside() {
+        return Err(Error::Busy(
+            "a store can't be closed from inside a callback of the library".into(),
+        ));
+    }
+    {
+        let entered = enter(handle)?;
+        if entered.store().events.is_own_thread() {
+            return Err(Error::Busy("a store can't be closed from its event callback".into()));
+        }
+    }
+    if !slot.gate().change(uses + OPEN, uses + CLOSING) {
+        return Err(Error::NotStarted);
+    }
+    wait_until_empty(slot);
+    // SAFETY: the gate is shut and empty, and this thread is the one that shut it: the instance is its alone.
+    let instance = unsafe { &mut *slot.instance.load(Ordering::Acquire) };
+    if let Err(error) = instance.store.release_host_memory() {
+        slot.gate().change(uses + CLOSING, uses + OPEN);
+        return Err(error);
+    }
+    instance.store.begin_closing();
+    drop(instance.http.take());
+    instance.store.stop();
+    if instance.store.tokens() > 0 {
+        slot.gate().change(uses + CLOSING, uses + LINGERING);
+        return Ok(());
+    }
+    end(slot, uses);
+    Ok(())
+}
+
+/// Frees the instance of a slot that is closing and empty, and the slot.
+fn end(slot: &'static Slot, uses: u64) {
+    wait_until_empty(slot);
+    let instance = slot.instance.swap(std::ptr::null_mut(), Ordering::AcqRel);
+    // SAFETY: it came from a box, the gate is shut and empty, and only the thread that shut it comes here.
+    drop(unsafe { Box::from_raw(instance) });
+    slot.gate().change(uses + CLOSING, uses + USE + FREE);
+}
+
+/// Calls are short, but one may be in a callback of the host for long.
+fn wait_until_empty(slot: &Slot) {
+    let mut rounds = 0u32;
+    while !slot.gate().is_empty() {
+        match rounds {
+            0..100 => std::hint::spin_loop(),
+            100..200 => std::thread::yield_now(),
+            _ => std::thread::sleep(Duration::from_micros(100)),
+        }
+        rounds = rounds.saturating_add(1);
+    }
+}
