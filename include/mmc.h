@@ -206,7 +206,7 @@ typedef struct mmc_config {
     uint32_t watermark_low;
     // Where the admin port listens, "host:port"; port 0 asks for any free one, "" is off. Default off.
     const char *http_address;
-    // If set, every path but /health asks for "Authorization: Bearer <this>". Default none.
+    // If set, every path but /health asks for "Authorization: Bearer" and this. Default none.
     const char *http_token;
     // A file of `key = value` lines. Default none.
     const char *config_path;

@@ -78,6 +78,8 @@ pub(crate) enum Overdue {
 pub(crate) struct Holds {
     records: Slab<Record>,
     ends: Mutex<Ends>,
+    /// The earliest end, `u64::MAX` for none: tells without the lock that nothing is overdue.
+    first_end: AtomicU64,
     pins: AtomicU64,
     reservations: AtomicU64,
     leases: AtomicU64,
@@ -88,6 +90,7 @@ impl Holds {
         Holds {
             records: Slab::new("pins, leases and reservations", 1 << NUMBER_BITS),
             ends: Mutex::new(Ends(Vec::new())),
+            first_end: AtomicU64::new(u64::MAX),
             pins: AtomicU64::new(0),
             reservations: AtomicU64::new(0),
             leases: AtomicU64::new(0),
@@ -134,6 +137,7 @@ impl Holds {
         ends.make_room()?;
         let token = self.begin(held, State::Reserved, end)?;
         ends.push(&self.records, number_of(token));
+        self.note_first(&ends);
         self.reservations.fetch_add(1, Ordering::Relaxed);
         Ok(token)
     }
@@ -148,6 +152,7 @@ impl Holds {
         let (held, is_overdue) = match self.end(token, State::Reserved) {
             Some(held) => {
                 ends.remove(&self.records, position.expect("the record is there"));
+                self.note_first(&ends);
                 (held, false)
             }
             None => (
@@ -166,6 +171,7 @@ impl Holds {
         ends.make_room()?;
         let number = number_of(self.begin(held, State::Leased, end)?);
         ends.push(&self.records, number);
+        self.note_first(&ends);
         let record = self.records.get(number);
         record
             .next
@@ -184,6 +190,7 @@ impl Holds {
             .min_by_key(|number| self.records.get(*number).end.load(Ordering::Relaxed))
             .ok_or(Error::NoLease)?;
         ends.remove(&self.records, self.records.get(first).position.load(Ordering::Relaxed));
+        self.note_first(&ends);
         Ok(self.finish_lease(object, first))
     }
 
@@ -195,6 +202,11 @@ impl Holds {
             .count() as u32
     }
 
+    /// When the first lease or reservation ends, `u64::MAX` for never. Takes no lock.
+    pub(crate) fn first_end(&self) -> u64 {
+        self.first_end.load(Ordering::Acquire)
+    }
+
     /// Takes one hold that is over at `now`. `object_of` gives the object of a slot.
     pub(crate) fn overdue<'o>(&self, now: u64, object_of: impl Fn(u32) -> &'o Object) -> Option<Overdue> {
         let mut ends = self.lock();
@@ -204,6 +216,7 @@ impl Holds {
             return None;
         }
         ends.remove(&self.records, 0);
+        self.note_first(&ends);
         let word = record.word.load(Ordering::Relaxed);
         if word & NUMBER_MASK == State::Leased as u64 {
             let object = object_of(record.slot.load(Ordering::Relaxed));
@@ -218,6 +231,14 @@ impl Holds {
 
     fn lock(&self) -> MutexGuard<'_, Ends> {
         self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_first(&self, ends: &Ends) {
+        let first = ends
+            .0
+            .first()
+            .map_or(u64::MAX, |number| self.records.get(*number).end.load(Ordering::Relaxed));
+        self.first_end.store(first, Ordering::Release);
     }
 
     fn begin(&self, held: Held, state: State, end: u64) -> Result<u64> {

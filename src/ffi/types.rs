@@ -118,7 +118,7 @@ pub struct mmc_config {
     pub watermark_low: u32,
     /// Where the admin port listens, "host:port"; port 0 asks for any free one, "" is off. Default off.
     pub http_address: *const c_char,
-    /// If set, every path but /health asks for "Authorization: Bearer <this>". Default none.
+    /// If set, every path but /health asks for "Authorization: Bearer" and this. Default none.
     pub http_token: *const c_char,
     /// A file of `key = value` lines. Default none.
     pub config_path: *const c_char,

@@ -38,11 +38,6 @@ pub(crate) enum Attempt {
 }
 
 impl Count {
-    #[cfg(test)]
-    pub(crate) fn new() -> Count {
-        Count(AtomicU64::new(0))
-    }
-
     /// Starts a copy: not live, held once.
     pub(crate) fn reserve(&self, generation: u32) {
         self.0
@@ -62,6 +57,12 @@ impl Count {
 
     pub(crate) fn is_held(&self) -> bool {
         self.0.load(Ordering::Acquire) & HOLDS != 0
+    }
+
+    /// Whether somebody reads it, beside the index.
+    pub(crate) fn is_read(&self, generation: u32) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        !is_of(word, generation) || word & READINGS > READING
     }
 
     /// Counts a reader.

@@ -152,10 +152,11 @@ impl Mapping {
             // A memfd of any size can be made; its pages would be missing when they are written.
             return Err(io::Error::from_raw_os_error(libc::ENOMEM));
         }
-        if huge_pages && capacity.is_multiple_of(HUGE_PAGE) {
-            if let Ok((map, file)) = map_memfd(capacity, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB) {
-                return Ok(Mapping::of_memfd(map, file, Pages::Hugetlb));
-            }
+        if huge_pages
+            && capacity.is_multiple_of(HUGE_PAGE)
+            && let Ok((map, file)) = map_memfd(capacity, libc::MFD_HUGETLB | libc::MFD_HUGE_2MB)
+        {
+            return Ok(Mapping::of_memfd(map, file, Pages::Hugetlb));
         }
         let (map, file) = map_memfd(capacity, 0)?;
         let advised = huge_pages && map.advise(Advice::HugePage).is_ok() && kernel_heeds_advice(c"shmem_enabled");
@@ -343,10 +344,8 @@ mod tests {
         assert!(file.set_len(SIZE - 4096).is_err());
         assert!(file.set_len(SIZE + 4096).is_err());
         // SAFETY: sealing takes an integer.
-        assert_eq!(
-            unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) },
-            -1
-        );
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_WRITE) };
+        assert_eq!(result, -1);
     }
 
     #[test]

@@ -95,8 +95,8 @@ impl<'s> Claims<'s> {
         })?
     }
 
-    /// Holds the free parts of a window, and gives the objects in it: slot and first unit. `None` without memory for that.
-    pub(super) fn hold_window(&mut self, space: &mut Allocator, window: Extent) -> Option<Vec<(u32, u32)>> {
+    /// Holds the free parts of a window, and gives the objects in it: slot and extent. `None` without memory for that.
+    pub(super) fn hold_window(&mut self, space: &mut Allocator, window: Extent) -> Option<Vec<(u32, Extent)>> {
         let before = space.allocated_units();
         space.hold_free(window, self.ticket, &mut self.held).ok()?;
         self.note_held(u64::from(space.allocated_units() - before));
@@ -108,7 +108,7 @@ impl<'s> Claims<'s> {
         {
             if let Some(Owner::Object(slot)) = owner {
                 victims.try_reserve(1).ok()?;
-                victims.push((slot, extent.start));
+                victims.push((slot, extent));
             }
         }
         Some(victims)

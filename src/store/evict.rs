@@ -16,6 +16,7 @@ use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
 use super::claims::Claims;
+use super::remove::RetiredCopy;
 use super::segments::Registered;
 
 /// A policy's name for a copy: the slot with the copy's number below it.
@@ -28,6 +29,7 @@ struct Candidate {
     slot: u32,
     copy: usize,
     generation: u32,
+    units: u32,
 }
 
 impl Store {
@@ -53,11 +55,44 @@ impl Store {
             return None;
         }
         self.sweep();
-        let span = self.tracer.begin(Tracepoint::Evict, Timing::Always);
-        let mut claims = Claims::new(&registered.segment, &registered.contenders, self.ticket());
-        let made = self.evict_for(registered, units, owner, &mut claims);
+        let span = self.tracer.begin(Tracepoint::Evict, Timing::Sampled);
+        let first = self.next_candidate(registered);
+        let made = match &first {
+            Some(candidate) if candidate.units == units => self.take_over(registered, candidate, owner),
+            _ => None,
+        };
+        let made = made.or_else(|| {
+            let mut claims = Claims::new(&registered.segment, &registered.contenders, self.ticket());
+            if let Some(candidate) = first {
+                self.drop_candidate(&candidate, Some(&mut claims));
+            }
+            self.evict_for(registered, units, owner, &mut claims)
+        });
         span.end(made.is_some());
         made
+    }
+
+    /// The short way, as blocks are mostly of one size: the extent of the copy that goes next becomes the new object's as it is. `None`
+    /// when that copy is read or held; then it is still to be dropped.
+    fn take_over(&self, registered: &Registered, candidate: &Candidate, owner: Owner) -> Option<Extent> {
+        let Candidate {
+            slot,
+            copy,
+            generation,
+            units,
+        } = *candidate;
+        let blob = self.objects.blob(slot, copy);
+        if blob.count.is_read(generation) {
+            return None;
+        }
+        let (_, start) = blob.place();
+        let retired = self.retire_copy(slot, generation, copy)?;
+        if retired.is_free {
+            registered.segment.with_space(|space| space.set_owner(start, owner));
+            self.objects.finish(slot);
+        }
+        self.finish_candidate(candidate, &retired);
+        retired.is_free.then_some(Extent { start, units })
     }
 
     fn evict_for(&self, registered: &Registered, units: u32, owner: Owner, claims: &mut Claims<'_>) -> Option<Extent> {
@@ -97,10 +132,18 @@ impl Store {
         });
         drop(policy);
         let Some(victims) = victims.flatten() else { return false };
-        for (slot, unit) in victims {
+        for (slot, Extent { start, units }) in victims {
             let generation = self.objects.get(slot).life().generation();
-            if let Some(copy) = self.copy_at(slot, registered.segment.number, unit) {
-                self.drop_candidate(&Candidate { slot, copy, generation }, Some(claims));
+            if let Some(copy) = self.copy_at(slot, registered.segment.number, start) {
+                self.drop_candidate(
+                    &Candidate {
+                        slot,
+                        copy,
+                        generation,
+                        units,
+                    },
+                    Some(claims),
+                );
             }
         }
         true
@@ -136,17 +179,16 @@ impl Store {
             slot,
             copy,
             generation: self.objects.get(slot).life().generation(),
+            units: victim.units,
         })
     }
 
     /// Drops a candidate; the bytes of its copy, 0 when it may not go. With `claims` its memory goes to that put, now or when its
     /// readers let go; else back to the segment.
     fn drop_candidate(&self, candidate: &Candidate, claims: Option<&mut Claims<'_>>) -> u64 {
-        let Candidate { slot, copy, generation } = *candidate;
+        let Candidate { slot, copy, units, .. } = *candidate;
         let (_, unit) = self.objects.blob(slot, copy).place();
-        let size = self.objects.get(slot).size();
-        let Some(retired) = self.retire_copy(slot, generation, copy) else {
-            self.put_back(candidate);
+        let Some(retired) = self.retire_candidate(candidate) else {
             return 0;
         };
         if let Some(claims) = claims {
@@ -155,12 +197,26 @@ impl Store {
         if retired.is_free {
             self.end(slot, copy);
         }
-        if retired.is_last {
-            self.objects.finish(slot);
-            self.count(Counter::EvictOperations, 1);
-            self.count(Counter::EvictedBytes, size);
+        self.finish_candidate(candidate, &retired);
+        u64::from(units) * UNIT
+    }
+
+    /// Takes a candidate out of reach; one that may not go after all goes back into the order.
+    fn retire_candidate(&self, candidate: &Candidate) -> Option<RetiredCopy> {
+        let retired = self.retire_copy(candidate.slot, candidate.generation, candidate.copy);
+        if retired.is_none() {
+            self.put_back(candidate);
         }
-        size.next_multiple_of(UNIT)
+        retired
+    }
+
+    /// Finishes the object of a copy that was its last, and counts it.
+    fn finish_candidate(&self, candidate: &Candidate, retired: &RetiredCopy) {
+        if retired.is_last {
+            self.count(Counter::EvictedBytes, self.objects.get(candidate.slot).size());
+            self.objects.finish(candidate.slot);
+            self.count(Counter::EvictOperations, 1);
+        }
     }
 
     /// The copy of an object that lies there.
@@ -171,7 +227,9 @@ impl Store {
 
     /// Puts a candidate that turned out to be held back into the order. One that is gone stays out.
     fn put_back(&self, candidate: &Candidate) {
-        let Candidate { slot, copy, generation } = *candidate;
+        let Candidate {
+            slot, copy, generation, ..
+        } = *candidate;
         let object = self.objects.get(slot);
         let life = object.life();
         let _shard = self.index.lock(object.hash());
@@ -180,8 +238,8 @@ impl Store {
             && life.state() == State::Readable
             && self.objects.blob(slot, copy).count.is_live(generation);
         if is_there && !self.objects.blob(slot, copy).is_listed() {
-            // The entry it had was just freed, so there is room for it.
-            let _ = self.enlist(slot, copy, evict::place(self.clock.stamp_of_use(), 0));
+            // To the place of its last use, where it came from. The entry it had was just freed, so there is room for it.
+            let _ = self.enlist(slot, copy, object.used());
         }
     }
 }

@@ -267,6 +267,9 @@ impl Store {
 
     /// Ends every lease and reservation that is overdue; whether there were any.
     pub(super) fn sweep(&self) -> bool {
+        if self.holds.first_end() == u64::MAX {
+            return false;
+        }
         let now = self.clock.milliseconds();
         let mut has_swept = false;
         while let Some(overdue) = self.holds.overdue(now, |slot| self.objects.get(slot)) {

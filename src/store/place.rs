@@ -52,33 +52,56 @@ impl PutOptions<'_> {
 impl Store {
     /// Finds room for every copy of a reserved object and installs them. On an error some may be installed.
     pub(super) fn place(&self, slot: u32, size: u64, options: &PutOptions<'_>) -> Result<()> {
+        let open = self.segments.open_numbers();
+        // Most stores have one segment: no list to make, nothing to choose.
+        if let [number] = open[..]
+            && options.preferred.is_empty()
+            && options.replicas == 1
+        {
+            let registered = self.segments.get(number);
+            let medium = options.medium.unwrap_or(registered.segment.medium);
+            if registered.segment.medium == medium {
+                return self.place_in(&[registered], slot, size, medium, 1);
+            }
+        }
         let medium = options.medium.unwrap_or_else(|| self.default_medium());
         let candidates = self.candidates(medium, options)?;
-        let Some(units) = candidates
+        self.place_in(&candidates, slot, size, medium, options.replicas)
+    }
+
+    /// Places the copies of an object in these segments, to be tried in this order.
+    fn place_in(
+        &self,
+        candidates: &[&Registered],
+        slot: u32,
+        size: u64,
+        medium: Medium,
+        replicas: usize,
+    ) -> Result<()> {
+        let largest = candidates
             .iter()
             .map(|registered| registered.segment.capacity)
             .max()
-            .filter(|largest| size <= *largest)
-            .and_then(|_| u32::try_from(Segment::units_for(size)).ok())
-        else {
-            return Err(no_space(size, medium, &candidates));
+            .unwrap_or(0);
+        let units = match u32::try_from(Segment::units_for(size)) {
+            Ok(units) if size <= largest => units,
+            _ => return Err(no_space(size, medium, largest)),
         };
         let mut ranks = [u32::MAX; MAX_COPIES];
-        for copy in 0..options.replicas {
-            let is_free = |registered: &&&Registered| !ranks[..copy].contains(&registered.segment.rank);
+        for copy in 0..replicas {
+            let rest = || {
+                candidates
+                    .iter()
+                    .filter(|registered| !ranks[..copy].contains(&registered.segment.rank))
+            };
             let owner = Owner::Object(slot);
-            let as_it_is = candidates.iter().filter(is_free).find_map(|registered| {
-                let extent = registered.segment.allocate(units, owner)?;
-                Some((*registered, extent))
-            });
+            let as_it_is =
+                rest().find_map(|registered| Some((*registered, registered.segment.allocate(units, owner)?)));
             let found = as_it_is.or_else(|| {
-                candidates.iter().filter(is_free).find_map(|registered| {
-                    let extent = self.make_room(registered, units, owner)?;
-                    Some((*registered, extent))
-                })
+                rest().find_map(|registered| Some((*registered, self.make_room(registered, units, owner)?)))
             });
             let Some((registered, Extent { start, .. })) = found else {
-                return Err(no_space(size, medium, &candidates));
+                return Err(no_space(size, medium, largest));
             };
             ranks[copy] = registered.segment.rank;
             self.objects.install(slot, copy, registered.segment.number, start);
@@ -115,21 +138,22 @@ impl Store {
                 medium.name()
             ));
         }
-        if candidates.len() > 1 {
-            candidates.sort_by_cached_key(|registered| {
-                let segment = &registered.segment;
-                let preferred = options.preferred.iter().position(|rank| *rank == segment.rank);
-                let share = segment.allocated() * 1000 / segment.capacity;
-                (preferred.unwrap_or(MAX_COPIES), segment.rank != self.rank, share)
-            });
-        }
+        candidates.sort_by_cached_key(|registered| {
+            let segment = &registered.segment;
+            let preferred = options.preferred.iter().position(|rank| *rank == segment.rank);
+            let share = u128::from(segment.allocated()) * 1000 / u128::from(segment.capacity);
+            (preferred.unwrap_or(MAX_COPIES), segment.rank != self.rank, share)
+        });
         Ok(candidates)
     }
 
     fn default_medium(&self) -> Medium {
-        let mut medium = Medium::Hbm;
-        self.segments.for_each_of(Medium::Dram, |_| medium = Medium::Dram);
-        medium
+        let has_dram = self
+            .segments
+            .open()
+            .iter()
+            .any(|registered| registered.segment.medium == Medium::Dram);
+        if has_dram { Medium::Dram } else { Medium::Hbm }
     }
 
     /// Whether more of a segment is in use than this percentage.
@@ -139,12 +163,7 @@ impl Store {
     }
 }
 
-fn no_space(size: u64, medium: Medium, candidates: &[&Registered]) -> Error {
-    let largest = candidates
-        .iter()
-        .map(|registered| registered.segment.capacity)
-        .max()
-        .unwrap_or(0);
+fn no_space(size: u64, medium: Medium, largest: u64) -> Error {
     let name = medium.name();
     Error::NoSpace(if size > largest {
         format!("object of {size} bytes: the largest {name} segment has {largest}").into()

@@ -87,14 +87,9 @@ impl Segments {
         self.open.load().iter().map(|number| self.get(*number)).collect()
     }
 
-    /// Runs `visit` on each open segment of a medium.
-    pub(crate) fn for_each_of(&self, medium: Medium, mut visit: impl FnMut(&Registered)) {
-        for number in self.open.load().iter() {
-            let registered = self.get(*number);
-            if registered.segment.medium == medium {
-                visit(registered);
-            }
-        }
+    /// The numbers of the open segments, in the same order. Takes no lock.
+    pub(crate) fn open_numbers(&self) -> arc_swap::Guard<Arc<Vec<u32>>> {
+        self.open.load()
     }
 
     /// The open segment that begins at this pool address.
