@@ -7,9 +7,11 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
+use mmc::ffi::types::{MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE};
 use support::{GIB, KIB, Key, MIB, Memory, Setting, Store, key, key_of, shuffled};
 
 struct Arguments {
@@ -210,18 +212,17 @@ fn look_ups(report: &Report) {
         watermark_high: 100,
         watermark_low: 100,
     });
-    let keys: Vec<Key> = (0..2 * count as u64).map(key).collect();
-    let (there, absent) = keys.split_at(count);
-    there.iter().for_each(|key| store.put(key, [1u8].as_ptr(), 1));
+    (0..count as u64).for_each(|number| store.put(&key(number), [1u8].as_ptr(), 1));
+    // Asked for in another order than they were put. The keys themselves lie in the order of asking: a caller has just made them.
     let order = shuffled(count);
+    let there: Vec<Key> = order.iter().map(|number| key(*number as u64)).collect();
+    let absent: Vec<Key> = order.iter().map(|number| key((number + count) as u64)).collect();
     let ask = |keys: &[Key], code: i32, threads: usize| {
         seconds(|| {
             std::thread::scope(|scope| {
-                for part in order.chunks(count.div_ceil(threads)) {
+                for part in keys.chunks(count.div_ceil(threads)) {
                     let store = &store;
-                    scope.spawn(move || {
-                        assert!(part.iter().all(|number| store.exist(&keys[*number]) == code));
-                    });
+                    scope.spawn(move || assert!(part.iter().all(|key| store.exist(key) == code)));
                 }
             });
         })
@@ -229,52 +230,29 @@ fn look_ups(report: &Report) {
     let ask_in_batches = |keys: &[Key]| {
         let mut results = [0; 128];
         seconds(|| {
-            for part in order.chunks(128) {
-                let keys: Vec<_> = part.iter().map(|number| key_of(&keys[*number])).collect();
+            for part in keys.chunks(128) {
+                let keys: Vec<_> = part.iter().map(|key| key_of(key)).collect();
                 store.batch_exist(&keys, &mut results[..part.len()]);
             }
         })
     };
-    let map: std::collections::HashSet<&Key> = there.iter().collect();
-    let ask_map = || seconds(|| assert!(order.iter().all(|number| map.contains(&keys[*number]))));
-    if std::env::var("DBG").is_ok() {
-        let peek = |keys: &[Key]| seconds(|| assert!(order.iter().all(|n| store.peek(&keys[*n]) == 0)));
-        for _ in 0..3 {
-            eprintln!("peek {:.1} ns", peek(there) * 1e9 / count as f64);
-            eprintln!("hit {:.1} ns", ask(there, 0, 1) * 1e9 / count as f64);
-        }
-        for l in std::fs::read_to_string("/proc/self/smaps")
-            .unwrap()
-            .lines()
-            .collect::<Vec<_>>()
-            .split(|l| l.starts_with("VmFlags"))
-        {
-            let rss: u64 = l
-                .iter()
-                .find(|x| x.starts_with("Rss:"))
-                .map(|x| x.split_whitespace().nth(1).unwrap().parse().unwrap())
-                .unwrap_or(0);
-            if rss > 4000 {
-                eprintln!(
-                    "{} {:?}",
-                    l.iter().find(|x| x.contains('-')).unwrap(),
-                    l.iter()
-                        .filter(|x| x.starts_with("Rss") || x.starts_with("AnonHuge"))
-                        .collect::<Vec<_>>()
-                );
-            }
-        }
-        std::process::exit(0);
-    }
-    let mut times: Vec<[f64; 6]> = Vec::new();
+    let set: HashSet<Key> = (0..count as u64).map(key).collect();
+    let ask_map = || seconds(|| assert!(there.iter().all(|key| set.contains(key))));
+    let counting = || {
+        mmc::cost_of_counting(count as u64)
+            .expect("memory for the counters")
+            .as_secs_f64()
+    };
+    let mut times: Vec<[f64; 7]> = Vec::new();
     for round in 0..report.arguments.rounds + 1 {
         let row = [
             ask_map(),
-            ask(there, 0, 1),
-            ask(absent, mmc::error::MMC_ERR_NOT_FOUND, 1),
-            ask(there, 0, 2),
-            ask_in_batches(there),
-            ask_in_batches(absent),
+            ask(&there, 0, 1),
+            ask(&absent, mmc::error::MMC_ERR_NOT_FOUND, 1),
+            ask(&there, 0, 2),
+            ask_in_batches(&there),
+            ask_in_batches(&absent),
+            counting(),
         ];
         if round > 0 {
             times.push(row);
@@ -299,6 +277,55 @@ fn look_ups(report: &Report) {
     }
 }
 
+/// What a sealed memfd costs against private memory, both prefaulted.
+fn memory(report: &Report) {
+    let size = 64 * KIB;
+    if !report.wants("memfd put") && !report.wants("memfd get") {
+        return;
+    }
+    let room = GIB / 2;
+    let buffers = Memory::new(room);
+    let open = |memory| {
+        Store::open(&Setting {
+            dram: room,
+            memory,
+            watermark_high: 100,
+            watermark_low: 100,
+        })
+    };
+    let (private, memfd) = (open(MMC_MEMORY_PRIVATE), open(MMC_MEMORY_MEMFD));
+    let count = room / size;
+    let keys: Vec<Key> = (0..count as u64).map(key).collect();
+    let order = shuffled(count);
+    let put = |store: &Store| {
+        store.clear();
+        seconds(|| (0..count).for_each(|number| store.put(&keys[number], buffers.piece(order[number], size), size)))
+    };
+    let get = |store: &Store| {
+        seconds(|| (0..count).for_each(|number| store.get(&keys[order[number]], buffers.piece(number, size), size)))
+    };
+    let times: Vec<[f64; 4]> = (0..report.arguments.rounds)
+        .map(|_| [put(&private), put(&memfd), get(&private), get(&memfd)])
+        .collect();
+    let column = |number: usize| times.iter().map(|row| row[number]).collect::<Vec<_>>();
+    report.row(
+        "memfd put 64 KiB",
+        "private memory",
+        &column(1),
+        &column(0),
+        count,
+        size,
+    );
+    report.row(
+        "memfd get 64 KiB",
+        "private memory",
+        &column(3),
+        &column(2),
+        count,
+        size,
+    );
+}
+
 fn size_text(bytes: usize) -> String {
     if bytes >= MIB {
         format!("{} MiB", bytes / MIB)
@@ -313,6 +340,7 @@ fn main() {
     };
     eprintln!("kernel {}", mmc::copy::kernel_name());
     look_ups(&report);
+    memory(&report);
     for size in [4 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB] {
         for threads in [1, 2] {
             data(&report, size, threads);

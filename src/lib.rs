@@ -42,3 +42,6 @@ mod store;
 mod stripe;
 mod sync;
 mod trace;
+
+#[doc(hidden)]
+pub use metrics::cost_of_counting;

@@ -25,7 +25,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 
 use crate::error::{self, Error, Result};
 use crate::stripe::Striped;
-use crate::trace::{Row, Tracer, bucket_bound_seconds};
+use crate::trace::{Row, Timing, Tracepoint, Tracer, bucket_bound_seconds};
 
 /// Something that is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -514,6 +514,19 @@ fn histogram(row: &Row) -> Metric {
     let mut metric = Metric::from_label(vec![label]);
     metric.set_histogram(histogram);
     metric
+}
+
+/// Time of `calls` times what one look-up spends on tracepoints and counters, for the benchmark to set against a look-up.
+#[doc(hidden)]
+pub fn cost_of_counting(calls: u64) -> Result<std::time::Duration> {
+    let (tracer, metrics) = (Tracer::new()?, Metrics::new()?);
+    let start = std::time::Instant::now();
+    for _ in 0..calls {
+        let span = tracer.begin(Tracepoint::Exist, Timing::Sampled);
+        metrics.add(Counter::ExistHits, 1);
+        span.good();
+    }
+    Ok(start.elapsed())
 }
 
 #[cfg(test)]

@@ -55,6 +55,15 @@ pub struct Setting {
 
 impl Store {
     pub fn open(setting: &Setting) -> Store {
+        Store::open_with(setting, MMC_ON)
+    }
+
+    /// As [`Store::open`], with pages that come as they are touched.
+    pub fn open_lazily(setting: &Setting) -> Store {
+        Store::open_with(setting, MMC_OFF)
+    }
+
+    fn open_with(setting: &Setting, prefault: u32) -> Store {
         // SAFETY: plain arguments, and a struct of this header's size.
         unsafe {
             let mut config: mmc_config = std::mem::zeroed();
@@ -64,7 +73,7 @@ impl Store {
             } else {
                 setting.dram as u64
             };
-            config.prefault = MMC_ON;
+            config.prefault = prefault;
             config.huge_pages = MMC_ON;
             config.memory = setting.memory;
             config.watermark_high = setting.watermark_high;
