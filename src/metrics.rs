@@ -24,7 +24,7 @@ use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, Metr
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::error::{self, Error, Result};
-use crate::stripe::Striped;
+use crate::stripe::{self, Striped};
 use crate::trace::{Row, Timing, Tracepoint, Tracer, bucket_bound_seconds};
 
 /// Something that is counted.
@@ -220,7 +220,7 @@ impl Metrics {
     /// Adds `n` to a counter.
     #[inline]
     pub(crate) fn add(&self, counter: Counter, n: u64) {
-        self.cells.mine().counters[counter as usize].fetch_add(n, Ordering::Relaxed);
+        stripe::add(&self.cells.mine().counters[counter as usize], n, Ordering::Relaxed);
     }
 
     /// Counts a failure by the code that the caller gets. A code that is none of ours came from the host's callback.
@@ -230,7 +230,7 @@ impl Metrics {
             .iter()
             .position(|&(known, _)| known == code)
             .unwrap_or(CALLBACK);
-        self.cells.mine().failures[place].fetch_add(1, Ordering::Relaxed);
+        stripe::add(&self.cells.mine().failures[place], 1, Ordering::Relaxed);
     }
 
     /// A counter over all threads.

@@ -4,28 +4,37 @@
 //! a few hundred. So what threads count together is kept [`STRIPES`] times, each copy on lines of its own, and a thread
 //! writes only the copy of its [`index`]. A reader, who comes once a scrape, adds the copies up.
 //!
-//! Stripes are dealt round-robin when a thread first asks, so threads share one only when there are more than
-//! [`STRIPES`] of them. A shared stripe is slower, never wrong: the cells stay atomic. An index is a thread's for good,
-//! the same in every store of the process; what ends with its thread is nothing, so threads may come and go.
+//! Most stripes belong to one thread at a time: it takes one when it first asks and gives it back when it ends. What only
+//! one thread writes needs no locked instruction, which would also keep the processor from beginning the next call before the
+//! memory of this one has answered: [`add`] is then a load and a store. When there are more threads than such stripes, the rest
+//! share the last few, with atomic additions: slower, never wrong.
 //!
-//! [`Striped`] is the whole of it for values that can be default-made. A table that shards by thread for other reasons
-//! (handles, say) uses [`index`] and [`Line`] directly.
+//! A forked child has the stripe of the thread that forked; those of its parent's other threads stay taken in it, as nobody is
+//! there to give them back.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 
-/// Copies of everything striped: more than the cores that usually work on one store, few enough to add up in no time.
-pub(crate) const STRIPES: usize = 32;
+/// Copies of everything striped: more than the threads that usually work on one store, few enough to add up in no time.
+pub(crate) const STRIPES: usize = OWNED + SHARED;
+/// Stripes that belong to one thread at a time: a bit each of a word.
+const OWNED: usize = 56;
+/// Stripes for all other threads.
+const SHARED: usize = 8;
 
-/// The stripe that the next new thread gets, before the remainder is taken.
+/// Which of the owned stripes are taken.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// The shared stripe that the next thread without one of its own gets, before the remainder is taken.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// This thread's stripe, or [`UNDEALT`]. Initialised at compile time and without a destructor, so that reading it is
     /// a plain load, also while the thread ends.
     static MINE: Cell<usize> = const { Cell::new(UNDEALT) };
+    /// Gives the thread's own stripe back when the thread ends.
+    static OWNER: Owner = const { Owner };
 }
 
 const UNDEALT: usize = usize::MAX;
@@ -33,17 +42,57 @@ const UNDEALT: usize = usize::MAX;
 /// This thread's stripe, below [`STRIPES`].
 #[inline]
 pub(crate) fn index() -> usize {
-    MINE.with(|mine| match mine.get() {
-        UNDEALT => deal(mine),
+    match MINE.get() {
+        UNDEALT => deal(),
         dealt => dealt,
-    })
+    }
+}
+
+/// Adds to a cell of this thread's stripe, and of no other; what it was. `order` is that of the store.
+#[inline]
+pub(crate) fn add(cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
+    if MINE.get() < OWNED {
+        let old = cell.load(Ordering::Relaxed);
+        cell.store(old.wrapping_add(number), order);
+        return old;
+    }
+    cell.fetch_add(number, order)
 }
 
 #[cold]
-fn deal(mine: &Cell<usize>) -> usize {
-    let dealt = NEXT.fetch_add(1, Ordering::Relaxed) % STRIPES;
-    mine.set(dealt);
+fn deal() -> usize {
+    let dealt = take().unwrap_or_else(|| OWNED + NEXT.fetch_add(1, Ordering::Relaxed) % SHARED);
+    MINE.set(dealt);
     dealt
+}
+
+/// Takes an owned stripe, if one is free and this thread will be able to give it back.
+fn take() -> Option<usize> {
+    OWNER.try_with(|_| ()).ok()?;
+    let mut taken = TAKEN.load(Ordering::Relaxed);
+    loop {
+        let free = (!taken).trailing_zeros() as usize;
+        if free >= OWNED {
+            return None;
+        }
+        // Acquire meets the release of the thread that had it: its last plain store comes before our first load.
+        match TAKEN.compare_exchange_weak(taken, taken | 1 << free, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => return Some(free),
+            Err(now) => taken = now,
+        }
+    }
+}
+
+/// See [`OWNER`].
+struct Owner;
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mine = MINE.replace(UNDEALT);
+        if mine < OWNED {
+            TAKEN.fetch_and(!(1 << mine), Ordering::Release);
+        }
+    }
 }
 
 /// A value on cache lines of its own: 128 bytes, because x86-64 fetches lines in pairs and some aarch64 lines are 128.
@@ -94,12 +143,51 @@ mod tests {
     }
 
     #[test]
-    fn new_threads_are_dealt_more_than_one_stripe() {
-        // Tests of other modules may start threads meanwhile and take some of the deal, but not all of it.
-        let dealt: std::collections::HashSet<usize> =
-            (0..STRIPES).map(|_| thread::spawn(index).join().unwrap()).collect();
-        assert!(dealt.len() > 1, "{STRIPES} threads all got stripe {dealt:?}");
-        assert!(dealt.iter().all(|&stripe| stripe < STRIPES));
+    fn threads_that_live_together_have_stripes_of_their_own_and_give_them_back() {
+        let barrier = std::sync::Barrier::new(OWNED / 4);
+        let round = || {
+            thread::scope(|scope| {
+                let threads: Vec<_> = (0..OWNED / 4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let mine = index();
+                            barrier.wait();
+                            mine
+                        })
+                    })
+                    .collect();
+                threads
+                    .into_iter()
+                    .map(|thread| thread.join().unwrap())
+                    .collect::<std::collections::HashSet<_>>()
+            })
+        };
+        // Many more threads than there are stripes, one group after the other.
+        for _ in 0..10 * STRIPES / (OWNED / 4) {
+            let dealt = round();
+            assert!(dealt.iter().all(|stripe| *stripe < STRIPES));
+            // Other tests' threads may have some of the stripes, but not so many that these must share.
+            assert_eq!(dealt.len(), OWNED / 4, "{dealt:?}");
+        }
+    }
+
+    #[test]
+    fn more_threads_than_stripes_lose_no_count() {
+        let cells = Striped::<AtomicU64>::new("test").unwrap();
+        let (threads, rounds) = (STRIPES + 30, 2000);
+        let barrier = std::sync::Barrier::new(threads);
+        thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..rounds {
+                        add(cells.mine(), 1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let sum: u64 = cells.iter().map(|cell| cell.load(Ordering::Relaxed)).sum();
+        assert_eq!(sum, threads as u64 * rounds);
     }
 
     #[test]

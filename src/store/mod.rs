@@ -43,7 +43,7 @@ use crate::segment::allocator::{Owner, UNIT};
 use crate::segment::device::Device;
 use crate::segment::dram::{self, Mapping, Wishes};
 use crate::segment::{MAX_RANKS, Medium, Memory};
-use crate::stripe::Striped;
+use crate::stripe::{self, Striped};
 use crate::trace::{Timing, Tracepoint, Tracer};
 
 /// A lookup is not a use for eviction.
@@ -315,7 +315,7 @@ impl Store {
     }
 
     fn count_stored(&self, change: i64) {
-        self.stored.mine().fetch_add(change as u64, Ordering::Relaxed);
+        stripe::add(self.stored.mine(), change as u64, Ordering::Relaxed);
     }
 
     /// Readable objects now.
