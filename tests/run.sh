@@ -1,0 +1,156 @@
+#!/bin/bash
+# Runs the steps of `make test` in their order, each with its name and time, and ends at the first that fails.
+#
+#     tests/run.sh                 all of them
+#     tests/run.sh symbols c       these
+#
+# A step is a function `step_<name>`. What it prints goes to build/log/<name>, and to the terminal when it fails.
+set -eu -o pipefail
+cd "$(dirname "$0")/.."
+export PATH=$PATH:${HOME:-/root}/.cargo/bin
+export CARGO_TERM_COLOR=never
+# Settings of whoever runs this are not the tests'.
+unset MMC_CONFIG_PATH MMC_HTTP_ADDRESS MMC_LOG_LEVEL MMC_BLESS
+
+TARGET=${CARGO_TARGET_DIR:-target}
+LIBRARY=$TARGET/release/libmmc.so
+WARNINGS=(-Wall -Wextra -Wpedantic -Werror)
+LOGS=build/log
+STEPS=(setup format clippy rustdoc rust abort library symbols headers c valgrind examples install)
+
+step_setup() {
+    bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl
+}
+
+step_format() {
+    cargo fmt --check
+}
+
+step_clippy() {
+    cargo clippy --locked --all-targets -- -D warnings
+}
+
+step_rustdoc() {
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+}
+
+step_rust() {
+    cargo test --locked
+}
+
+# A build that can't catch panics must not come to be.
+step_abort() {
+    local said
+    if said=$(cargo rustc --locked --lib --profile check -- -C panic=abort 2>&1); then
+        echo "a build with panic=abort was not refused"
+        return 1
+    fi
+    grep -F 'mmc catches panics at its C ABI: build it with panic = "unwind"' <<< "$said"
+}
+
+step_library() {
+    make all
+}
+
+# The library exports what the list says and nothing else, has its name, and stays in memory after dlclose.
+step_symbols() {
+    local dynamic
+    diff -u tests/symbols.txt <(bash tests/symbols.sh "$LIBRARY") || {
+        echo "exported symbols differ from tests/symbols.txt; if they should, renew it with \`make symbols\`"
+        return 1
+    }
+    if grep -v '^mmc_[a-z_]*$' tests/symbols.txt; then return 1; fi
+    dynamic=$(readelf --dynamic --wide "$LIBRARY")
+    grep -F 'soname: [libmmc.so.0]' <<< "$dynamic"
+    grep -E 'FLAGS_1.*NODELETE' <<< "$dynamic"
+    test "$(readlink "$TARGET/release/libmmc.so.0")" = libmmc.so
+}
+
+# Each header compiles by itself.
+step_headers() {
+    echo '#include "mmc.h"' | gcc -std=c11 "${WARNINGS[@]}" -fsyntax-only -Iinclude -x c -
+    echo '#include "mmc.h"' | g++ -std=c++17 "${WARNINGS[@]}" -fsyntax-only -Iinclude -x c++ -
+    if [ -e include/mmc.hpp ]; then
+        echo '#include "mmc.hpp"' | g++ -std=c++17 "${WARNINGS[@]}" -fsyntax-only -Iinclude -x c++ -
+    fi
+}
+
+step_c() {
+    make tests/programs
+    for program in tests/c/*.c; do
+        timeout 120 "build/tests/$(basename "$program" .c)"
+    done
+}
+
+# The same programs with smaller loads; an error or a leak anywhere, in a forked child too, fails them.
+valgrind_one() {
+    MMC_SLOW=1 timeout 300 valgrind --quiet --error-exitcode=99 --leak-check=full \
+        --show-leak-kinds=definite --errors-for-leak-kinds=definite --num-callers=30 "build/tests/$1" > "$LOGS/valgrind-$1" 2>&1 || {
+        echo "$1 failed under valgrind:"
+        cat "$LOGS/valgrind-$1"
+        return 255
+    }
+}
+
+step_valgrind() {
+    export -f valgrind_one
+    export LOGS
+    make tests/programs
+    basename -s .c tests/c/*.c | xargs -P 2 -I '{}' bash -c 'valgrind_one {}'
+    # No error was reported by a process that could not say so in its own exit code.
+    if grep -E '^==[0-9]+== ' "$LOGS"/valgrind-*; then return 1; fi
+}
+
+step_examples() {
+    make examples
+    if [ -e build/examples/quickstart ]; then build/examples/quickstart; fi
+    if [ -e examples/demo.sh ]; then make demo; fi
+}
+
+# Programs outside of this tree find an installed library: by pkg-config, and by CMake.
+step_install() {
+    local prefix=$PWD/build/prefix work=build/outside
+    rm -rf "$prefix" "$work" build/root
+    mkdir -p "$work"
+    make install PREFIX="$prefix"
+    export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+    # shellcheck disable=SC2046 # the flags are words
+    gcc -std=c11 "${WARNINGS[@]}" tests/install/program.c -o "$work/program" $(pkg-config --cflags --libs mmc)
+    LD_LIBRARY_PATH=$prefix/lib "$work/program" | grep -x "mmc $(pkg-config --modversion mmc)"
+    readelf --dynamic "$work/program" | grep -F '[libmmc.so.0]'
+
+    cmake -S tests/install -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
+    cmake --build "$work/cmake"
+    "$work/cmake/program" | grep -x "mmc $(pkg-config --modversion mmc)"
+
+    # Packagers install somewhere else than where it will be.
+    make install PREFIX=/usr DESTDIR="$PWD/build/root"
+    grep -x 'prefix=/usr' build/root/usr/lib/pkgconfig/mmc.pc
+    test -e build/root/usr/lib/libmmc.so
+}
+
+mkdir -p "$LOGS"
+[ $# = 0 ] || STEPS=("$@")
+passed=0
+for step in "${STEPS[@]}"; do
+    printf '%-10s ' "$step"
+    begin=$EPOCHREALTIME
+    # In a shell of its own, and not asked for its success in a condition: there it would go on after a command that fails.
+    set +e
+    (
+        set -e
+        "step_$step"
+    ) > "$LOGS/$step" 2>&1
+    code=$?
+    set -e
+    seconds=$(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $begin }")
+    if [ "$code" != 0 ]; then
+        printf 'FAILED %7s s\n' "$seconds"
+        sed 's/^/    /' "$LOGS/$step"
+        echo "$passed passed, 1 failed, $((${#STEPS[@]} - passed - 1)) not run"
+        exit 1
+    fi
+    printf 'passed %7s s\n' "$seconds"
+    passed=$((passed + 1))
+done
+echo "$passed passed, 0 failed"
