@@ -4,12 +4,14 @@
 //! up, never followed, so a handle of a closed store is an error and not a crash. The slots and their gates are never freed.
 //!
 //! A store is **open**, or **closing** while its closer waits for those inside, or **lingering** when it was closed with pins or
-//! reservations: its memory stays, and the calls that end those still work; the last one ends it. A slot also remembers in which
-//! process it was filled: a forked child is told so before it touches anything that a thread of its parent may have left half-done.
+//! reservations: its memory stays, and the calls that end those still work, as they do while it is closing; the last one
+//! takes it to **ending**, when nobody gets in any more. A slot also remembers in which process it was filled: a forked child is
+//! told so before it touches anything that a thread of its parent may have left half-done.
 
 use std::ffi::c_void;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
@@ -27,7 +29,17 @@ const SLOTS: usize = 1024;
 /// What a handle stands for.
 pub(super) struct Instance {
     pub(super) store: Arc<Store>,
-    pub(super) http: Option<Server>,
+    /// Taken out when the store is closed.
+    http: Mutex<Option<Server>>,
+}
+
+impl Instance {
+    pub(super) fn new(store: Arc<Store>, http: Option<Server>) -> Instance {
+        Instance {
+            store,
+            http: Mutex::new(http),
+        }
+    }
 }
 
 struct Slot {
@@ -52,6 +64,7 @@ const OPENING: u64 = 1;
 const OPEN: u64 = 2;
 const CLOSING: u64 = 3;
 const LINGERING: u64 = 4;
+const ENDING: u64 = 5;
 const PHASE: u64 = 0xff;
 const USE: u64 = PHASE + 1;
 
@@ -70,6 +83,8 @@ impl Slot {
 /// A store that this call is inside of: it stays open until this is dropped.
 pub(super) struct Entered {
     slot: &'static Slot,
+    /// The slot's state without its phase.
+    uses: u64,
     line: usize,
     instance: &'static Instance,
 }
@@ -79,8 +94,10 @@ impl Entered {
         &self.instance.store
     }
 
-    pub(super) fn http(&self) -> Option<&Server> {
-        self.instance.http.as_ref()
+    /// Where the admin port listens.
+    pub(super) fn http_address(&self) -> Option<SocketAddr> {
+        let http = self.instance.http.lock().unwrap_or_else(PoisonError::into_inner);
+        http.as_ref().map(Server::address)
     }
 }
 
@@ -138,7 +155,13 @@ fn enter_in(handle: *const c_void, is_open: impl Fn(u64) -> bool) -> Result<(Ent
     let state = state.map_err(|_| Error::NotStarted)?;
     // SAFETY: the instance was stored before the slot's state became open, and is not freed before the gate, shut for good, is empty.
     let instance = unsafe { &*slot.instance.load(Ordering::Acquire) };
-    Ok((Entered { slot, line, instance }, state & PHASE))
+    let entered = Entered {
+        slot,
+        uses,
+        line,
+        instance,
+    };
+    Ok((entered, state & PHASE))
 }
 
 /// Goes into the open store of a handle.
@@ -146,18 +169,14 @@ pub(super) fn enter(handle: *const c_void) -> Result<Entered> {
     enter_in(handle, |phase| phase == OPEN).map(|(entered, _)| entered)
 }
 
-/// Runs a call that ends a pin or a reservation: it works on a store that was closed with such, too. The last one ends that store.
+/// Runs a call that ends a pin or a reservation: it works while the store is being closed and after that, too. The last one ends it.
 pub(super) fn with_remains<T>(handle: *const c_void, act: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-    let (entered, phase) = enter_in(handle, |phase| phase == OPEN || phase == LINGERING)?;
+    let (entered, phase) = enter_in(handle, |phase| matches!(phase, OPEN | CLOSING | LINGERING))?;
     let result = act(entered.store());
-    let is_last = phase == LINGERING && entered.store().tokens() == 0;
-    let slot = entered.slot;
     drop(entered);
-    if is_last {
-        let (_, uses) = slot_of(handle)?;
-        if slot.gate().change(uses + LINGERING, uses + CLOSING) {
-            end(slot, uses);
-        }
+    // One that came in while the store was open has left before its closer looks.
+    if phase != OPEN {
+        end_if_unused(handle);
     }
     result
 }
@@ -180,30 +199,38 @@ pub(super) fn close(handle: *const c_void) -> Result<()> {
         return Err(Error::NotStarted);
     }
     wait_until_empty(slot);
-    // SAFETY: the gate is shut and empty, and this thread is the one that shut it: the instance is its alone.
-    let instance = unsafe { &mut *slot.instance.load(Ordering::Acquire) };
+    // SAFETY: only this thread takes the slot out of its phase, and in this phase the instance stays.
+    let instance = unsafe { &*slot.instance.load(Ordering::Acquire) };
     if let Err(error) = instance.store.release_host_memory() {
         slot.gate().change(uses + CLOSING, uses + OPEN);
         return Err(error);
     }
     instance.store.begin_closing();
-    drop(instance.http.take());
+    let http = instance.http.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(http);
     instance.store.stop();
-    if instance.store.tokens() > 0 {
-        slot.gate().change(uses + CLOSING, uses + LINGERING);
-        return Ok(());
-    }
-    end(slot, uses);
+    slot.gate().change(uses + CLOSING, uses + LINGERING);
+    end_if_unused(handle);
     Ok(())
 }
 
-/// Frees the instance of a slot that is closing and empty, and the slot.
-fn end(slot: &'static Slot, uses: u64) {
+/// Frees the instance of a handle, and the slot, if it lingers for nothing.
+fn end_if_unused(handle: *const c_void) {
+    // Not lingering yet: then its closer comes here. Or not any more: then somebody else did.
+    let Ok((entered, _)) = enter_in(handle, |phase| phase == LINGERING) else {
+        return;
+    };
+    let (slot, uses) = (entered.slot, entered.uses);
+    let is_unused = entered.store().tokens() == 0;
+    drop(entered);
+    if !is_unused || !slot.gate().change(uses + LINGERING, uses + ENDING) {
+        return;
+    }
     wait_until_empty(slot);
     let instance = slot.instance.swap(std::ptr::null_mut(), Ordering::AcqRel);
     // SAFETY: it came from a box, the gate is shut and empty, and only the thread that shut it comes here.
     drop(unsafe { Box::from_raw(instance) });
-    slot.gate().change(uses + CLOSING, uses + USE + FREE);
+    slot.gate().change(uses + ENDING, uses + USE + FREE);
 }
 
 /// Calls are short, but one may be in a callback of the host for long.

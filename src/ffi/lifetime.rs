@@ -80,7 +80,7 @@ pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mm
         if let Some(server) = &http {
             say!(Level::Info, "admin port listens at {}", server.address());
         }
-        let handle = handle::open(Instance { store: opened, http })?;
+        let handle = handle::open(Instance::new(opened, http))?;
         // SAFETY: not null, and the caller's to write.
         unsafe { put_out(store, handle.cast()) };
         Ok(())

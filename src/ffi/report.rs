@@ -111,8 +111,8 @@ pub unsafe extern "C" fn mmc_http_address(
     guard("mmc_http_address", || {
         let entered = handle::enter(store.cast())?;
         let text = entered
-            .http()
-            .map_or(String::new(), |server| server.address().to_string());
+            .http_address()
+            .map_or(String::new(), |address| address.to_string());
         let text = CString::new(text).expect("an address has no NUL");
         let bytes = text.as_bytes_with_nul();
         // SAFETY: null or the caller's to write.

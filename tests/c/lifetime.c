@@ -495,6 +495,23 @@ BEHAVIOUR(closing_waits_for_the_copies_of_other_threads) {
     CHECK_CODE(MMC_ERR_NOT_STARTED, mmc_uninit(closing.store));
 }
 
+BEHAVIOUR(an_unpin_while_the_store_is_being_closed_ends_the_pin) {
+    closing closing;
+    begin_closing(&closing);
+    mmc_view pin = {.struct_size = sizeof pin}, reserved = pin, other = pin;
+    CHECK_OK(put_filled(closing.store, key("k"), 100, 1, NULL));
+    CHECK_OK(mmc_pin(closing.store, key("k"), 0, &pin));
+    CHECK_OK(mmc_reserve(closing.store, key("r"), 100, NULL, &reserved));
+    CHECK_OK(mmc_pin(closing.store, key("k"), 0, &other));
+    await_closing(&closing);
+    CHECK_OK(mmc_unpin(closing.store, pin.token));
+    CHECK_OK(mmc_abort(closing.store, reserved.token));
+    end_closing(&closing);
+    CHECK(is_filled(other.data, 100, 1));
+    CHECK_OK(mmc_unpin(closing.store, other.token));
+    CHECK_CODE(MMC_ERR_NOT_STARTED, mmc_unpin(closing.store, other.token));
+}
+
 BEHAVIOUR(versions_are_told) {
     CHECK(strcmp(mmc_version(), "0.1.0") == 0);
     CHECK(mmc_abi_version() >= MMC_ABI_VERSION);
