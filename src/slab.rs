@@ -6,7 +6,7 @@
 //! readers look into a slot without a lock and check afterwards that it still was what they took it for.
 //!
 //! Free numbers are a stack through the slots themselves (Treiber's, with a tag against reuse between look and swap), so neither
-//! taking nor giving back allocates.
+//! taking nor giving back allocates. Who wants to keep some free slots apart from the others has a [`Stack`] of its own for them.
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -35,13 +35,21 @@ const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as 
 /// Chunks of at least this size ask for huge pages: a look-up then misses the cache, but not the TLB too.
 const HUGE_BYTES: usize = 4 << 20;
 
+/// Free numbers of one slab: tag in the upper half, number + 1 of the topmost in the lower, 0 for none.
+pub(crate) struct Stack(AtomicU64);
+
+impl Stack {
+    pub(crate) const fn new() -> Stack {
+        Stack(AtomicU64::new(0))
+    }
+}
+
 /// Numbered slots of `T`.
 pub(crate) struct Slab<T> {
     chunks: [OnceLock<MmapRaw>; CHUNKS],
     /// The first number that was never given.
     fresh: AtomicU32,
-    /// The stack of free numbers: tag in the upper half, number + 1 in the lower, 0 for none.
-    free: AtomicU64,
+    free: Stack,
     /// Numbers are below this.
     limit: u32,
     what: &'static str,
@@ -54,7 +62,7 @@ impl<T: Slot> Slab<T> {
         Slab {
             chunks: [const { OnceLock::new() }; CHUNKS],
             fresh: AtomicU32::new(0),
-            free: AtomicU64::new(0),
+            free: Stack::new(),
             limit: limit.min(LIMIT),
             what,
             slots: PhantomData,
@@ -77,7 +85,7 @@ impl<T: Slot> Slab<T> {
 
     /// Takes a number: the one given back last, or a new one.
     pub(crate) fn take(&self) -> Result<u32> {
-        match self.pop() {
+        match self.take_from(&self.free) {
             Some(number) => Ok(number),
             None => self.take_fresh(),
         }
@@ -95,13 +103,18 @@ impl<T: Slot> Slab<T> {
 
     /// Gives a number back. The caller must be its only holder.
     pub(crate) fn give_back(&self, number: u32) {
+        self.give_back_to(&self.free, number);
+    }
+
+    /// Gives a number back to a stack of the caller's. The caller must be its only holder.
+    pub(crate) fn give_back_to(&self, stack: &Stack, number: u32) {
         let link = self.get(number).link();
-        let mut head = self.free.load(Ordering::Relaxed);
+        let mut head = stack.0.load(Ordering::Relaxed);
         loop {
             link.store(head as u32, Ordering::Relaxed);
             let next = tagged(head, number + 1);
-            match self
-                .free
+            match stack
+                .0
                 .compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => return,
@@ -110,14 +123,15 @@ impl<T: Slot> Slab<T> {
         }
     }
 
-    fn pop(&self) -> Option<u32> {
-        let mut head = self.free.load(Ordering::Acquire);
+    /// Takes the number that was given back last to a stack of the caller's.
+    pub(crate) fn take_from(&self, stack: &Stack) -> Option<u32> {
+        let mut head = stack.0.load(Ordering::Acquire);
         loop {
             let number = (head as u32).checked_sub(1)?;
             // Another thread may take this slot meanwhile and use the link for something else: the tag makes the swap fail then.
             let next = tagged(head, self.get(number).link().load(Ordering::Relaxed));
-            match self
-                .free
+            match stack
+                .0
                 .compare_exchange_weak(head, next, Ordering::Acquire, Ordering::Acquire)
             {
                 Ok(_) => return Some(number),

@@ -2,7 +2,8 @@
 //!
 //! Objects live in numbered slots ([`crate::slab`]). A slot's first line says what the object is and where its first copy lies, the
 //! second holds a key of up to 64 bytes; longer keys and further copies go to an extension. So a look-up touches a bucket and two
-//! lines, and an object costs 128 bytes here.
+//! lines, and an object costs 128 bytes here. An extension is its slot's for good: whoever comes late with a slot's number, and finds out
+//! afterwards that the object has gone, has meanwhile looked at, or counted himself into, that slot's own words and no other's.
 //!
 //! **Reading without a lock.** The `life` word holds the slot's generation, the object's state and the key's length. It is written last
 //! when an object is made and first when its slot is given up, so a reader that finds the same `life` before and after comparing
@@ -20,7 +21,7 @@ pub(crate) use count::{Attempt, Count};
 
 use crate::error::Result;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::slab::{Slab, Slot};
+use crate::slab::{Slab, Slot, Stack};
 
 /// The most copies of one object.
 pub(crate) const MAX_COPIES: usize = 8;
@@ -138,7 +139,7 @@ pub(crate) struct Object {
     used: AtomicU64,
     first: Copy,
     first_handle: AtomicU32,
-    /// Number + 1 of the extension, 0 for none.
+    /// Number + 1 of the extension, 0 for none yet.
     extension: AtomicU32,
     /// Free slot: the next one. Slot with an object: number + 1 of its first lease.
     pub(crate) list: AtomicU32,
@@ -226,6 +227,8 @@ impl KeyCopy {
 pub(crate) struct Objects {
     slots: Slab<Object>,
     extensions: Slab<Extension>,
+    /// Free slots that have an extension.
+    extended: Stack,
 }
 
 impl Objects {
@@ -233,6 +236,7 @@ impl Objects {
         Objects {
             slots: Slab::new("objects", MAX_OBJECTS),
             extensions: Slab::new("object extensions", MAX_OBJECTS),
+            extended: Stack::new(),
         }
     }
 
@@ -252,16 +256,12 @@ impl Objects {
 
     /// Takes a slot for a new object of `copies` copies, in the state `Reserved`. It is nobody's until it is in the index.
     pub(crate) fn create(&self, key: &Key, hash: u64, size: u64, copies: usize) -> Result<u32> {
-        let slot = self.slots.take()?;
-        let extension = match key.bytes().len() > INLINE_KEY_BYTES || copies > 1 {
-            false => 0,
-            true => match self.extensions.take() {
-                Ok(number) => number + 1,
-                Err(error) => {
-                    self.slots.give_back(slot);
-                    return Err(error);
-                }
-            },
+        let slot = if key.bytes().len() > INLINE_KEY_BYTES || copies > 1 {
+            self.take_extended()?
+        } else {
+            // An extension that nobody needs is better than no slot.
+            let other = || self.slots.take_from(&self.extended);
+            self.slots.take().or_else(|error| other().ok_or(error))?
         };
         let object = self.get(slot);
         // The slot reads as free since it was given up; nothing written below may be seen before that.
@@ -269,7 +269,6 @@ impl Objects {
         object.hash.store(hash, Ordering::Relaxed);
         object.size.store(size, Ordering::Relaxed);
         object.used.store(0, Ordering::Relaxed);
-        object.extension.store(extension, Ordering::Relaxed);
         object.list.store(0, Ordering::Relaxed);
         object.outstanding.store(1, Ordering::Relaxed);
         for (word, bytes) in self.key_words(object).zip(key.bytes().chunks(8)) {
@@ -280,7 +279,18 @@ impl Objects {
         Ok(slot)
     }
 
-    /// The copy of this number, below the object's `copies`.
+    /// Takes a slot that has an extension.
+    fn take_extended(&self) -> Result<u32> {
+        if let Some(slot) = self.slots.take_from(&self.extended) {
+            return Ok(slot);
+        }
+        let slot = self.slots.take()?;
+        let extension = self.extensions.take().inspect_err(|_| self.slots.give_back(slot))?;
+        self.get(slot).extension.store(extension + 1, Ordering::Relaxed);
+        Ok(slot)
+    }
+
+    /// The copy of this number, below the `copies` that the slot's object has, or had when it was looked up.
     pub(crate) fn blob(&self, slot: u32, copy: usize) -> Blob<'_> {
         let object = self.get(slot);
         let (Copy { count, place }, handle) = match copy {
@@ -339,15 +349,15 @@ impl Objects {
         if object.outstanding.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let extension = object.extension.load(Ordering::Relaxed);
         let next = object.life().generation().wrapping_add(1);
         object
             .life
             .store(Life::new(next, 0, State::Free, 0).0, Ordering::Release);
-        if let Some(number) = extension.checked_sub(1) {
-            self.extensions.give_back(number);
+        if object.extension.load(Ordering::Relaxed) == 0 {
+            self.slots.give_back(slot);
+        } else {
+            self.slots.give_back_to(&self.extended, slot);
         }
-        self.slots.give_back(slot);
     }
 
     fn extension(&self, object: &Object) -> Option<&Extension> {
@@ -355,7 +365,7 @@ impl Objects {
             .try_get(object.extension.load(Ordering::Relaxed).checked_sub(1)?)
     }
 
-    /// The words of the key, in order. A racing reader may meet an extension of another object: it finds out by `is_still`.
+    /// The words of the key, in order. A racing reader may meet those of a later object: it finds out by `is_still`.
     fn key_words<'s>(&'s self, object: &'s Object) -> impl Iterator<Item = &'s AtomicU64> {
         object.key.iter().chain(KeyRest {
             objects: self,
@@ -387,4 +397,42 @@ fn word_of(bytes: &[u8]) -> u64 {
     let mut word = [0; 8];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(objects: &Objects, key: &str, copies: usize) -> u32 {
+        objects
+            .create(&Key::new(key.as_bytes()).unwrap(), 7, 1, copies)
+            .unwrap()
+    }
+
+    #[test]
+    fn a_copy_that_is_looked_up_late_is_a_copy_of_that_slot_and_of_no_other() {
+        let objects = Objects::new();
+        let slot = create(&objects, "two copies", 2);
+        let life = objects.get(slot).life();
+        objects.install(slot, 1, 0, 0);
+        let late = objects.blob(slot, 1).count as *const Count;
+        objects.finish(slot);
+        objects.finish(slot);
+        let others = [create(&objects, "plain", 1), create(&objects, "two copies again", 2)];
+        objects.install(others[1], 1, 0, 0);
+        objects.blob(others[1], 1).count.publish();
+        assert_eq!(objects.blob(slot, 1).count as *const Count, late);
+        assert_eq!(objects.blob(slot, 1).count.read(life.generation()), Attempt::Gone);
+    }
+
+    #[test]
+    fn extensions_are_used_again_by_those_who_need_one() {
+        let objects = Objects::new();
+        let long = "x".repeat(INLINE_KEY_BYTES + 1);
+        for key in ["short", &long].repeat(10) {
+            let slot = create(&objects, key, 1);
+            objects.finish(slot);
+        }
+        assert_eq!((objects.slots.bound(), objects.extensions.bound()), (2, 1));
+    }
 }
