@@ -239,7 +239,7 @@ typedef struct mmc_copy_operation {
 //
 // It gets everything that one call of the library moves in that direction for this segment, at once. `context` is the segment's,
 // `stream` the call's own from its options (null without). It may be called by several threads at once, and may call the library, but
-// not close the store. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
+// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
 // MMC_ERR_FAILED.
 typedef int32_t (*mmc_copy_callback)(void *context,
                                      const struct mmc_copy_operation *operations,
@@ -541,7 +541,8 @@ int32_t mmc_list_segments(struct mmc_store *store,
 // size, rounded up to 4096, is free of pinned, leased and reserved objects. MMC_ERR_INVALID_PARAM: a null pointer, a size of 0, a key
 // that is not 1 to 256 bytes of UTF-8 without control characters, a preferred rank without a segment, more replicas than ranks.
 // MMC_ERR_OUT_OF_MEMORY: the library's own tables can't grow. A copy callback's own code. On failure nothing was stored. Blocks for the
-// copy, for eviction where it must make room, and for readers of the very memory that it needs. Any thread. Since 0.1.
+// copy, for eviction where it must make room, and for copies under way, out of the very memory that it needs or into it. Any thread.
+// Since 0.1.
 int32_t mmc_put(struct mmc_store *store,
                 struct mmc_key key,
                 const void *data,

@@ -21,7 +21,8 @@ use crate::store::report::{BlobView, ObjectView};
 /// size, rounded up to 4096, is free of pinned, leased and reserved objects. MMC_ERR_INVALID_PARAM: a null pointer, a size of 0, a key
 /// that is not 1 to 256 bytes of UTF-8 without control characters, a preferred rank without a segment, more replicas than ranks.
 /// MMC_ERR_OUT_OF_MEMORY: the library's own tables can't grow. A copy callback's own code. On failure nothing was stored. Blocks for the
-/// copy, for eviction where it must make room, and for readers of the very memory that it needs. Any thread. Since 0.1.
+/// copy, for eviction where it must make room, and for copies under way, out of the very memory that it needs or into it. Any thread.
+/// Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_put(
     store: *mut mmc_store,

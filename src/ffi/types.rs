@@ -153,7 +153,7 @@ pub struct mmc_copy_operation {
 ///
 /// It gets everything that one call of the library moves in that direction for this segment, at once. `context` is the segment's,
 /// `stream` the call's own from its options (null without). It may be called by several threads at once, and may call the library, but
-/// not close the store. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
+/// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
 /// MMC_ERR_FAILED.
 pub type mmc_copy_callback = Option<
     unsafe extern "C" fn(

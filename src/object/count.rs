@@ -3,15 +3,16 @@
 //! One 64-bit word holds the object's generation, whether the copy can be found, how often it is held and how many read
 //! it. Everything that matters happens in one atomic step on that word:
 //!
-//! - a copy starts *reserved*: not to be found, held once, by its writer;
-//! - `publish` makes it live: the writer's hold becomes the index's own reading;
+//! - a copy starts *reserved*: not to be found, held once, by its writer; or *arriving*: not to be found, read once, by a writer of whom
+//!   nothing is left to be done but the copy of its bytes (`arrive` turns the one into the other);
+//! - `publish` makes it live: the writer's hold or reading becomes the index's own reading;
 //! - `read` and `hold` succeed only while it is live and of the generation that the caller looked up;
 //! - `retire` takes it out of reach and ends the index's reading, `retire_unheld` only when nobody holds it: eviction's question and
 //!   its act in one;
 //! - whoever takes the last reading or hold of a copy that is not live is told so, once, and gives the memory back.
 //!
-//! Nothing can be added to a word that is not live, so "last" happens exactly once. Readings are short (a copy); holds are pins,
-//! leases and reservations. The generation is the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
+//! Nothing can be added to a word that is not live, so "last" happens exactly once. Readings are short (a copy of the bytes, out or in):
+//! who needs the memory may wait for them. Holds are pins, leases and reservations, and end when the host wants. The generation is the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -44,9 +45,38 @@ impl Count {
             .store((u64::from(generation) << GENERATION_SHIFT) | HOLD, Ordering::Release);
     }
 
-    /// Makes a reserved copy live; its writer's hold becomes the index's reading.
+    /// Starts a copy whose bytes are just being written: not live, read once.
+    pub(crate) fn expect(&self, generation: u32) {
+        self.0
+            .store((u64::from(generation) << GENERATION_SHIFT) | READING, Ordering::Release);
+    }
+
+    /// Makes the writer's hold on a reserved copy a reading: from now on it is only being written.
+    pub(crate) fn arrive(&self) {
+        if self.is_held() {
+            self.0.fetch_sub(HOLD - READING, Ordering::AcqRel);
+        }
+    }
+
+    /// Makes a reserved or arriving copy live; its writer's hold or reading becomes the index's reading.
     pub(crate) fn publish(&self) {
-        self.0.fetch_add(LIVE + READING - HOLD, Ordering::AcqRel);
+        // The word is not live, so nobody but its writer changes it between the two steps.
+        self.arrive();
+        self.0.fetch_add(LIVE, Ordering::AcqRel);
+    }
+
+    /// Ends a writer's hold or reading of a copy that is not live; true when the caller must give the memory back. False, too, when the
+    /// writer has none.
+    #[must_use]
+    pub(crate) fn end_writing(&self) -> bool {
+        let word = self.0.load(Ordering::Acquire);
+        word & LIVE == 0
+            && (word & HOLDS != 0 && self.end_hold() || word & HOLDS == 0 && word & READINGS != 0 && self.end_reading())
+    }
+
+    /// Whether the copy's memory is in use: by readers, holders or the index.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.0.load(Ordering::Acquire) & NEEDED != 0
     }
 
     /// Whether the copy can be found.

@@ -97,12 +97,16 @@ impl Blob<'_> {
         ((place >> 32) as u32, place as u32)
     }
 
-    /// Puts the copy there: not readable yet, held by its writer.
-    pub(crate) fn install(&self, generation: u32, segment: u32, unit: u32) {
+    /// Puts the copy there: not readable yet, held by its writer, or just being written.
+    pub(crate) fn install(&self, generation: u32, segment: u32, unit: u32, is_arriving: bool) {
         self.place
             .store((u64::from(segment) << 32) | u64::from(unit), Ordering::Relaxed);
         self.handle.store(NO_HANDLE, Ordering::Relaxed);
-        self.count.reserve(generation);
+        if is_arriving {
+            self.count.expect(generation);
+        } else {
+            self.count.reserve(generation);
+        }
     }
 
     /// Remembers the policy's entry.
@@ -305,11 +309,12 @@ impl Objects {
         Blob { count, place, handle }
     }
 
-    /// Installs a copy: the slot stays until its memory is back.
-    pub(crate) fn install(&self, slot: u32, copy: usize, segment: u32, unit: u32) {
+    /// Installs a copy, reserved or arriving: the slot stays until its memory is back.
+    pub(crate) fn install(&self, slot: u32, copy: usize, segment: u32, unit: u32, is_arriving: bool) {
         let object = self.get(slot);
         object.outstanding.fetch_add(1, Ordering::Relaxed);
-        self.blob(slot, copy).install(object.life().generation(), segment, unit);
+        self.blob(slot, copy)
+            .install(object.life().generation(), segment, unit, is_arriving);
     }
 
     /// The object's life, when it is reserved or readable and has this key. Takes no lock; see the module's text.
@@ -414,12 +419,12 @@ mod tests {
         let objects = Objects::new();
         let slot = create(&objects, "two copies", 2);
         let life = objects.get(slot).life();
-        objects.install(slot, 1, 0, 0);
+        objects.install(slot, 1, 0, 0, false);
         let late = objects.blob(slot, 1).count as *const Count;
         objects.finish(slot);
         objects.finish(slot);
         let others = [create(&objects, "plain", 1), create(&objects, "two copies again", 2)];
-        objects.install(others[1], 1, 0, 0);
+        objects.install(others[1], 1, 0, 0, false);
         objects.blob(others[1], 1).count.publish();
         assert_eq!(objects.blob(slot, 1).count as *const Count, late);
         assert_eq!(objects.blob(slot, 1).count.read(life.generation()), Attempt::Gone);

@@ -4,7 +4,37 @@
 //! the host as one array of [`CopyOperation`]. No lock is held meanwhile, and the call returns when the host says that the
 //! bytes are there.
 
+use std::cell::Cell;
+
 use crate::error::Result;
+
+thread_local! {
+    /// How many submissions this thread is in: a callback may call the library, which may submit again.
+    static DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Whether this thread is in a callback of a copy. It is one of those then for whom others may wait, so it must not wait for any.
+pub(crate) fn is_in_callback() -> bool {
+    DEPTH.get() > 0
+}
+
+/// Has a device do a submission.
+pub(crate) fn submit(
+    device: &dyn Device,
+    operations: &[CopyOperation],
+    direction: Direction,
+    stream: usize,
+) -> Result<()> {
+    struct Inside;
+    impl Drop for Inside {
+        fn drop(&mut self) {
+            DEPTH.set(DEPTH.get() - 1);
+        }
+    }
+    DEPTH.set(DEPTH.get() + 1);
+    let _inside = Inside;
+    device.copy(operations, direction, stream)
+}
 
 /// Which way a submission goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,11 +19,11 @@ pub(crate) mod device;
 pub(crate) mod dram;
 pub(crate) mod transfer;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use allocator::{Allocator, Extent, Freed, Owner, UNIT};
+use allocator::{Allocator, Extent, Owner, UNIT};
 use device::Device;
 use dram::Mapping;
 
@@ -82,6 +82,8 @@ pub(crate) struct Segment {
     mapping: Mutex<Option<Mapping>>,
     space: Mutex<Option<Allocator>>,
     freed: Condvar,
+    /// Threads at `freed`: without one nobody needs to be woken.
+    waiters: AtomicU32,
     /// Bytes handed out, for those who only want to look.
     allocated: AtomicU64,
     holds: AtomicU64,
@@ -122,6 +124,7 @@ impl Segment {
             mapping: Mutex::new(mapping),
             space: Mutex::new(Some(Allocator::new(units)?)),
             freed: Condvar::new(),
+            waiters: AtomicU32::new(0),
             allocated: AtomicU64::new(0),
             holds: AtomicU64::new(0),
         })
@@ -181,10 +184,8 @@ impl Segment {
 
     /// Gives an extent back, or to the put that waits for it.
     pub(crate) fn free(&self, start: u32) {
-        let freed = self.with_space(|space| space.free(start));
-        if matches!(freed, Some(Freed::Held(_))) || self.is_closed() {
-            self.freed.notify_all();
-        }
+        self.with_space(|space| space.free(start));
+        self.wake_waiters();
     }
 
     /// Runs `act` on the allocator under its lock; `None` when the memory has gone. `act` must be short and call nobody.
@@ -199,6 +200,7 @@ impl Segment {
 
     /// Waits until an extent that somebody waits for has come back, or a moment has passed.
     pub(crate) fn wait_for_freed(&self, is_ready: impl Fn(&Allocator) -> bool) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
         let space = lock(&self.space);
         if space.as_ref().is_some_and(|allocator| !is_ready(allocator)) {
             // Woken or not, the caller looks again.
@@ -208,11 +210,14 @@ impl Segment {
                     .unwrap_or_else(PoisonError::into_inner),
             );
         }
+        self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Lets everybody look again who waits for memory here.
     pub(crate) fn wake_waiters(&self) {
-        self.freed.notify_all();
+        if self.waiters.load(Ordering::SeqCst) > 0 {
+            self.freed.notify_all();
+        }
     }
 
     /// Counts a pin, lease or reservation in; false when the segment is leaving.

@@ -8,7 +8,7 @@
 use super::Segment;
 use super::allocator::UNIT;
 use super::buffers::{Buffers, list_of};
-use super::device::{CopyOperation, Direction};
+use super::device::{self, CopyOperation, Direction};
 use crate::copy;
 use crate::error::{Error, Result};
 
@@ -69,7 +69,7 @@ impl<'s> Transfer<'s> {
         copy::fence();
         for submission in self.submissions {
             let device = submission.segment.device().expect("only devices are queued for");
-            if let Err(error) = device.copy(&submission.operations, self.direction, self.stream) {
+            if let Err(error) = device::submit(device, &submission.operations, self.direction, self.stream) {
                 submission
                     .elements
                     .into_iter()

@@ -137,6 +137,11 @@ impl<'s> Claims<'s> {
         });
     }
 
+    /// Blocks until some extent here has come back or become readable, or a moment has passed.
+    pub(super) fn wait_for_copies(&self) {
+        self.segment.wait_for_freed(|_| false);
+    }
+
     /// With nothing left to evict: waits for other puts that hold memory here, the first of them for what the others hold, the
     /// others for the first. False when there are none: then there is no room.
     pub(super) fn yield_to_others(&mut self) -> bool {

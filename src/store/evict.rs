@@ -5,13 +5,18 @@
 //! **On demand** a put that finds no run of its size makes one, in the same order. What it frees it holds as its own (`Owner::Held`), so
 //! that others can't take it piece by piece; what readers still need it claims (`Owner::Claimed`), and it becomes its own when
 //! the last of them lets go. When twice its size is free and still no run is long enough, memory is fragmented: it looks for
-//! the window that costs least and drops what lies there. It gives up only when nothing that may go is left, and then gives back
-//! what it holds. The work is bounded by what lies in the segment; nothing is locked between two steps.
+//! the window that costs least and drops what lies there. When nothing that may go is left it waits for those who are copying, into
+//! the segment or out of it, and for other puts that make room: they end by themselves. It gives up only when what is held (pinned,
+//! leased, reserved) leaves no run of its size, and then gives back what it holds. Nothing is locked between two steps.
+//!
+//! Whoever is waited for never waits: a put that still wants room, for another copy or another element of its batch, holds what
+//! it has; and one that is called from the callback of a copy gives up where others would wait.
 
 use crate::evict::{self, Id, Standing};
 use crate::metrics::Counter;
 use crate::object::State;
 use crate::segment::allocator::{Extent, Owner, UNIT};
+use crate::segment::device;
 use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
@@ -49,8 +54,15 @@ impl Store {
         span.good();
     }
 
-    /// Makes a run of `units` in a segment by dropping what may go; `None` when there is none to be made.
-    pub(super) fn make_room(&self, registered: &Registered, units: u32, owner: Owner) -> Option<Extent> {
+    /// Makes a run of `units` in a segment by dropping what may go; `None` when there is none to be made, or, without patience, when
+    /// that would take waiting for others' copies.
+    pub(super) fn make_room(
+        &self,
+        registered: &Registered,
+        units: u32,
+        owner: Owner,
+        is_patient: bool,
+    ) -> Option<Extent> {
         if u64::from(units) * UNIT > registered.segment.capacity {
             return None;
         }
@@ -66,7 +78,7 @@ impl Store {
             if let Some(candidate) = first {
                 self.drop_candidate(&candidate, Some(&mut claims));
             }
-            self.evict_for(registered, units, owner, &mut claims)
+            self.evict_for(registered, units, owner, is_patient, &mut claims)
         });
         span.end(made.is_some());
         made
@@ -95,7 +107,15 @@ impl Store {
         retired.is_free.then_some(Extent { start, units })
     }
 
-    fn evict_for(&self, registered: &Registered, units: u32, owner: Owner, claims: &mut Claims<'_>) -> Option<Extent> {
+    fn evict_for(
+        &self,
+        registered: &Registered,
+        units: u32,
+        owner: Owner,
+        is_patient: bool,
+        claims: &mut Claims<'_>,
+    ) -> Option<Extent> {
+        let may_wait = !device::is_in_callback();
         let mut is_order_empty = false;
         loop {
             if let Some(extent) = claims.take(units, owner) {
@@ -107,16 +127,23 @@ impl Store {
             // With enough free for two such objects it is the shape of the free memory that is wrong, not its amount.
             let is_fragmented = claims.available() >= 2 * u64::from(units);
             if (is_fragmented || is_order_empty) && self.drop_window(registered, units, claims) {
-                if claims.is_waiting() {
+                if claims.is_waiting() && may_wait {
                     claims.wait();
                 }
-                continue;
+                if may_wait || !claims.is_waiting() {
+                    continue;
+                }
             }
             match self.next_candidate(registered) {
                 Some(candidate) => drop(self.drop_candidate(&candidate, Some(claims))),
                 None if !is_order_empty => is_order_empty = true,
+                None if !may_wait => return None,
                 None if claims.is_waiting() => claims.wait(),
                 None if claims.yield_to_others() => is_order_empty = false,
+                None if is_patient && self.may_come(registered, units) => {
+                    claims.wait_for_copies();
+                    is_order_empty = false;
+                }
                 None => return None,
             }
         }
@@ -126,7 +153,8 @@ impl Store {
     fn drop_window(&self, registered: &Registered, units: u32, claims: &mut Claims<'_>) -> bool {
         let policy = registered.policy();
         let victims = registered.segment.with_space(|space| {
-            let cost = |slot: u32, _: Extent| self.worth(policy.as_ref(), slot);
+            let cost =
+                |slot: u32, extent: Extent| self.worth(policy.as_ref(), slot, registered.segment.number, extent.start);
             let window = space.cheapest_window(units, claims.ticket, cost).ok()??;
             claims.hold_window(space, window.extent)
         });
@@ -149,14 +177,35 @@ impl Store {
         true
     }
 
-    /// What an object in a window is worth; `None` when it may not go.
-    fn worth(&self, policy: &dyn evict::Policy, slot: u32) -> Option<u64> {
+    /// What an object in a window is worth; `None` when its copy there may not go.
+    fn worth(&self, policy: &dyn evict::Policy, slot: u32, segment: u32, unit: u32) -> Option<u64> {
         let object = self.objects.get(slot);
-        let life = object.life();
-        let may_go = life.state() == State::Readable
-            && !(0..life.copies()).any(|copy| self.objects.blob(slot, copy).count.is_held());
+        let may_go = object.life().state() == State::Readable && !self.is_held_at(slot, segment, unit);
         // One more for being there at all: of two windows of the oldest, the one with fewer objects goes.
         may_go.then(|| policy.worth(object.used()).saturating_add(1))
+    }
+
+    /// Whether what lies there is pinned, leased or reserved.
+    fn is_held_at(&self, slot: u32, segment: u32, unit: u32) -> bool {
+        // A copy that is not found is just coming or going.
+        self.copy_at(slot, segment, unit)
+            .is_some_and(|copy| self.objects.blob(slot, copy).count.is_held())
+    }
+
+    /// Whether a segment would have a run of `units` once everything has ended there that ends by itself: copies, and the making of room.
+    fn may_come(&self, registered: &Registered, units: u32) -> bool {
+        let segment = &registered.segment;
+        let has_run = segment.with_space(|space| {
+            let mut units_so_far = 0;
+            space.runs(0).any(|(run, owner)| {
+                units_so_far = match owner {
+                    Some(Owner::Object(slot)) if self.is_held_at(slot, segment.number, run.start) => 0,
+                    _ => units_so_far + run.units,
+                };
+                units_so_far >= units
+            })
+        });
+        has_run == Some(true)
     }
 
     /// Asks the policy what goes next, and takes it out of the order.

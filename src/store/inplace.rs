@@ -65,7 +65,7 @@ impl Store {
         if size == 0 || size > MAX_OBJECT_BYTES {
             return Err(invalid!("object of {size} bytes: must be 1 to {MAX_OBJECT_BYTES}"));
         }
-        let writing = self.begin_writing(key, size, options)?;
+        let writing = self.begin_writing(key, size, options, false)?;
         let copies = (1 << options.replicas) - 1;
         let segments = SegmentHolds::begin(self, writing.slot, copies)?;
         let term = if term == 0 { DEFAULT_TERM } else { term };

@@ -50,8 +50,8 @@ impl PutOptions<'_> {
 }
 
 impl Store {
-    /// Finds room for every copy of a reserved object and installs them. On an error some may be installed.
-    pub(super) fn place(&self, slot: u32, size: u64, options: &PutOptions<'_>) -> Result<()> {
+    /// Finds room for every copy of a reserved object and installs them, reserved or arriving. On an error some may be installed.
+    pub(super) fn place(&self, slot: u32, size: u64, options: &PutOptions<'_>, is_arriving: bool) -> Result<()> {
         let open = self.segments.open_numbers();
         // Most stores have one segment: no list to make, nothing to choose.
         if let [number] = open[..]
@@ -61,12 +61,12 @@ impl Store {
             let registered = self.segments.get(number);
             let medium = options.medium.unwrap_or(registered.segment.medium);
             if registered.segment.medium == medium {
-                return self.place_in(&[registered], slot, size, medium, 1);
+                return self.place_in(&[registered], slot, size, medium, 1, is_arriving);
             }
         }
         let medium = options.medium.unwrap_or_else(|| self.default_medium());
         let candidates = self.candidates(medium, options)?;
-        self.place_in(&candidates, slot, size, medium, options.replicas)
+        self.place_in(&candidates, slot, size, medium, options.replicas, is_arriving)
     }
 
     /// Places the copies of an object in these segments, to be tried in this order.
@@ -77,6 +77,7 @@ impl Store {
         size: u64,
         medium: Medium,
         replicas: usize,
+        is_arriving: bool,
     ) -> Result<()> {
         let largest = candidates
             .iter()
@@ -97,14 +98,19 @@ impl Store {
             let owner = Owner::Object(slot);
             let as_it_is =
                 rest().find_map(|registered| Some((*registered, registered.segment.allocate(units, owner)?)));
-            let found = as_it_is.or_else(|| {
-                rest().find_map(|registered| Some((*registered, self.make_room(registered, units, owner)?)))
-            });
+            // Waiting for others comes last: another segment may have something to evict.
+            let make_room = |is_patient: bool| {
+                rest().find_map(|registered| Some((*registered, self.make_room(registered, units, owner, is_patient)?)))
+            };
+            let found = as_it_is
+                .or_else(|| make_room(candidates.len() == 1))
+                .or_else(|| make_room(true));
             let Some((registered, Extent { start, .. })) = found else {
                 return Err(no_space(size, medium, largest));
             };
             ranks[copy] = registered.segment.rank;
-            self.objects.install(slot, copy, registered.segment.number, start);
+            self.objects
+                .install(slot, copy, registered.segment.number, start, is_arriving);
             if self.is_above(registered, self.watermark_high) {
                 self.keeper.wake();
             }

@@ -32,7 +32,7 @@ impl Store {
     pub(crate) fn put(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
-        let writing = self.begin_writing(key, size, options)?;
+        let writing = self.begin_writing(key, size, options, true)?;
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalPut, timing_of(size));
@@ -63,9 +63,10 @@ impl Store {
         let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
         for (number, writing) in writings.iter_mut().enumerate() {
             let begun = element(number)
-                .and_then(|(key, buffers)| Ok((self.begin_writing(&key, buffers.total(), options)?, buffers)));
+                .and_then(|(key, buffers)| Ok((self.begin_writing(&key, buffers.total(), options, false)?, buffers)));
             *writing = self.note(begun, &mut results[number]);
         }
+        writings.iter().flatten().for_each(|(writing, _)| writing.settle());
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalBatchPut, Timing::Always);
@@ -101,12 +102,22 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the key and finds room for every copy.
-    pub(super) fn begin_writing(&self, key: &Key, size: u64, options: &PutOptions<'_>) -> Result<Writing<'_>> {
+    /// Takes the key and finds room for every copy. `is_last`: the caller wants no more room after this, so others may wait for it to be
+    /// done; else it calls [`Writing::settle`] when that is so.
+    pub(super) fn begin_writing(
+        &self,
+        key: &Key,
+        size: u64,
+        options: &PutOptions<'_>,
+        is_last: bool,
+    ) -> Result<Writing<'_>> {
         self.count(Counter::AllocOperations, 1);
         let writing = self.take_key(key, size, options.replicas)?;
         let span = self.tracer.begin(Tracepoint::Alloc, Timing::Sampled);
-        self.place(writing.slot, size, options)?;
+        self.place(writing.slot, size, options, is_last && options.replicas == 1)?;
+        if is_last {
+            writing.settle();
+        }
         span.good();
         Ok(writing)
     }
@@ -149,11 +160,11 @@ impl Store {
         })
     }
 
-    /// Gives a copy up that was reserved, if it was: the writer's hold on it ends.
+    /// Gives a copy up that was reserved or arriving, if it was: the writer is done with it.
     pub(super) fn drop_reserved_copy(&self, slot: u32, copy: usize) {
-        if self.objects.blob(slot, copy).count.is_held() {
+        if self.objects.blob(slot, copy).count.is_needed() {
             self.unlist(slot, copy);
-            if self.objects.blob(slot, copy).count.end_hold() {
+            if self.objects.blob(slot, copy).count.end_writing() {
                 self.end(slot, copy);
             }
         }
@@ -173,6 +184,12 @@ impl<'s> Writing<'s> {
         slot
     }
 
+    /// Says that the copy of its bytes is all that is left to do: a put that needs this memory may wait for that, as for a reader.
+    pub(super) fn settle(&self) {
+        let objects = &self.store.objects;
+        (0..objects.get(self.slot).life().copies()).for_each(|copy| objects.blob(self.slot, copy).count.arrive());
+    }
+
     /// Makes the object readable. The copies enter their segments' order first: from then on eviction meets them.
     pub(super) fn publish(self, stamp: u64, position: usize) -> Result<()> {
         let (store, slot) = (self.store, self.slot);
@@ -188,6 +205,7 @@ impl<'s> Writing<'s> {
         (0..copies).for_each(|copy| store.objects.blob(slot, copy).count.publish());
         object.set_state(State::Readable);
         drop(shard);
+        (0..copies).for_each(|copy| store.segment_of(slot, copy).0.segment.wake_waiters());
         store.count_stored(1);
         Ok(())
     }

@@ -74,7 +74,7 @@ impl Store {
                 let is_there = if is_readable {
                     blob.count.is_live(life.generation())
                 } else {
-                    blob.count.is_held()
+                    blob.count.is_needed()
                 };
                 let (number, unit) = blob.place();
                 is_there.then(|| {
