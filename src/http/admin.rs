@@ -3,6 +3,7 @@
 use super::routes::{Admin, ObjectView, SegmentView};
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::metrics::Counter;
 use crate::store::{PEEK, Store};
 
 impl Admin for Store {
@@ -54,5 +55,9 @@ impl Admin for Store {
 
     fn ptracer(&self) -> String {
         self.trace_text()
+    }
+
+    fn count_answer(&self) {
+        self.metrics.add(Counter::HttpRequests, 1);
     }
 }

@@ -101,6 +101,11 @@ impl Backend {
         Backend::start(self.service.admin.clone(), self.service.token.clone())
     }
 
+    /// Counts a request whose whole answer the front has sent, whoever wrote it.
+    pub(crate) fn count_answer(&self) {
+        self.service.admin.count_answer();
+    }
+
     /// Sends a request to the server; the response is read from what comes back, which does not block.
     ///
     /// Refused connections mean that the server is gone for good; any other error is a shortage that may pass.

@@ -45,6 +45,8 @@ const CLOSE: &[u8] = b"Connection: close\r\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Keep,
+    /// Kept, and its whole answer is out since this call.
+    Answered,
     Close,
 }
 
@@ -278,7 +280,7 @@ impl Connection {
         }
         self.state = State::Draining { left: DRAIN_LIMIT };
         self.deadline = Instant::now() + limits.linger;
-        Fate::Keep
+        Fate::Answered
     }
 
     fn drain(&mut self, scratch: &mut [u8]) -> Fate {

@@ -126,13 +126,16 @@ impl Front {
 
     fn advance(&mut self, set: &PollSet, watched: &Watched) {
         let mut slots = watched.connections.iter();
-        let (scratch, limits) = (&mut self.scratch, &self.limits);
+        let (scratch, limits, backend) = (&mut self.scratch, &self.limits, &self.backend);
         self.connections.retain_mut(|connection| {
             let Some(&(client, upstream)) = slots.next() else {
                 return true;
             };
             let upstream = upstream.map_or(Readiness::default(), |slot| set.readiness(slot));
-            connection.advance(set.readiness(client), upstream, scratch, limits) == Fate::Keep
+            is_kept(
+                connection.advance(set.readiness(client), upstream, scratch, limits),
+                backend,
+            )
         });
     }
 
@@ -158,7 +161,8 @@ impl Front {
                 readable: true,
                 ..Readiness::default()
             };
-            if connection.advance(readable, Readiness::default(), &mut self.scratch, &self.limits) == Fate::Close {
+            let fate = connection.advance(readable, Readiness::default(), &mut self.scratch, &self.limits);
+            if !is_kept(fate, &self.backend) {
                 continue;
             }
             if !self.has_place()
@@ -230,10 +234,19 @@ impl Front {
 
     fn expire(&mut self) {
         let now = Instant::now();
-        let (scratch, limits) = (&mut self.scratch, &self.limits);
-        self.connections
-            .retain_mut(|connection| now < connection.deadline() || connection.expire(scratch, limits) == Fate::Keep);
+        let (scratch, limits, backend) = (&mut self.scratch, &self.limits, &self.backend);
+        self.connections.retain_mut(|connection| {
+            now < connection.deadline() || is_kept(connection.expire(scratch, limits), backend)
+        });
     }
+}
+
+/// Whether a connection stays; one that has just got its answer is counted.
+fn is_kept(fate: Fate, backend: &Backend) -> bool {
+    if fate == Fate::Answered {
+        backend.count_answer();
+    }
+    fate != Fate::Close
 }
 
 /// The public listener, which stops listening when it is dropped even if a forked child holds a copy.

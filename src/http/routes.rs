@@ -45,6 +45,8 @@ pub(crate) trait Admin: Send + Sync + 'static {
     fn summary(&self) -> String;
     /// The table of the tracepoints.
     fn ptracer(&self) -> String;
+    /// Counts a request whose whole answer, a refusal too, has been sent.
+    fn count_answer(&self);
 }
 
 /// A snapshot of one object.
@@ -339,6 +341,7 @@ mod tests {
         fn ptracer(&self) -> String {
             "TIME\n".into()
         }
+        fn count_answer(&self) {}
     }
 
     fn get(target: &str) -> Answer {
@@ -559,6 +562,7 @@ mod tests {
             fn ptracer(&self) -> String {
                 String::new()
             }
+            fn count_answer(&self) {}
         }
         let request = Request {
             method: "GET",

@@ -22,6 +22,7 @@ struct Sample {
     keys: u32,
     fails_at: Option<u32>, // the slot whose page is an error
     is_closing: AtomicBool,
+    answers: AtomicU32,
     slots_read: AtomicU32,
     largest_page: AtomicU32,
 }
@@ -85,6 +86,9 @@ impl Admin for Sample {
     }
     fn ptracer(&self) -> String {
         String::new()
+    }
+    fn count_answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -518,6 +522,33 @@ fn a_panic_in_the_store_costs_one_request() {
         assert_eq!((reply.status, reply.header("Content-Type")), (500, Some("text/plain")));
         assert_eq!(get(server.address(), "/health").body, "OK");
     }
+}
+
+#[test]
+fn every_answer_is_counted_once_whoever_gives_it() {
+    let sample = Sample::with_keys(10_000);
+    let server = serve(sample.clone(), QUICK);
+    let answered = [
+        "GET /health HTTP/1.1\r\n\r\n",
+        "HEAD /metrics HTTP/1.0\r\n\r\n",
+        "GET /get_all_keys HTTP/1.1\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\n\r\n",
+        "DELETE /health HTTP/1.1\r\n\r\n",
+        "GET /query_key?key=panic HTTP/1.1\r\n\r\n",
+        "GET /health\r\n\r\n",
+        "GET /hea", // timed out
+    ];
+    for (before, request) in (0..).zip(answered) {
+        exchange(server.address(), request);
+        // The client may see the end of its answer a moment before it is counted.
+        let started = Instant::now();
+        while sample.answers.load(Ordering::Relaxed) == before && started.elapsed() < SECOND {
+            thread::yield_now();
+        }
+        assert_eq!(sample.answers.load(Ordering::Relaxed), before + 1, "{request:?}");
+    }
+    assert_eq!(exchange(server.address(), ""), "", "nothing was asked");
+    assert_eq!(sample.answers.load(Ordering::Relaxed), answered.len() as u32);
 }
 
 #[test]
