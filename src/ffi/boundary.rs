@@ -91,6 +91,7 @@ extern "C" fn note_fork() {
 /// Runs when the library is loaded, before any other code of it.
 #[ctor::ctor(unsafe)]
 fn at_load() {
+    crate::sync::register_fences();
     // SAFETY: the handler only adds to an atomic, which any state of the child allows; the library is never unloaded.
     unsafe { libc::pthread_atfork(None, None, Some(note_fork)) };
     let print = std::panic::take_hook();
