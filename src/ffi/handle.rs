@@ -198,10 +198,12 @@ pub(super) fn close(handle: *const c_void) -> Result<()> {
     if !slot.gate().change(uses + OPEN, uses + CLOSING) {
         return Err(Error::NotStarted);
     }
-    wait_until_empty(slot);
     // SAFETY: only this thread takes the slot out of its phase, and in this phase the instance stays.
     let instance = unsafe { &*slot.instance.load(Ordering::Acquire) };
+    instance.store.set_leaving(true);
+    wait_until_empty(slot);
     if let Err(error) = instance.store.release_host_memory() {
+        instance.store.set_leaving(false);
         slot.gate().change(uses + CLOSING, uses + OPEN);
         return Err(error);
     }

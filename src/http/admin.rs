@@ -8,7 +8,7 @@ use crate::store::{PEEK, Store};
 
 impl Admin for Store {
     fn is_serving(&self) -> bool {
-        Store::is_serving(self)
+        self.is_healthy()
     }
 
     fn keys_from(&self, cursor: u32, page: &mut Vec<u8>) -> Result<Option<u32>> {

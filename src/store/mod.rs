@@ -83,6 +83,8 @@ pub(crate) struct Store {
     next_ticket: AtomicU32,
     keeper: keeper::Keeper,
     is_closing: AtomicBool,
+    /// The host is closing the store: nobody comes in any more, those inside go on. It may turn out to be in use, and stay open.
+    is_leaving: AtomicBool,
 }
 
 impl Store {
@@ -105,6 +107,7 @@ impl Store {
             next_ticket: AtomicU32::new(0),
             keeper: keeper::Keeper::new(),
             is_closing: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
         });
         if config.dram_size > 0 {
             let kind = match config.memory {
@@ -126,6 +129,16 @@ impl Store {
         }
         keeper::start(&store)?;
         Ok(store)
+    }
+
+    /// Says, or takes back, that nobody is let into the store any more.
+    pub(crate) fn set_leaving(&self, is_leaving: bool) {
+        self.is_leaving.store(is_leaving, Ordering::Release);
+    }
+
+    /// Whether calls are let in, which is health as it is seen from outside.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.is_serving() && !self.is_leaving.load(Ordering::Acquire)
     }
 
     /// From here on the store says that it is not serving.

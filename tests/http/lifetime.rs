@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mmc::error::{MMC_ERR_BUSY, MMC_ERR_INVALID_PARAM, MMC_ERR_IO};
+use mmc::error::{MMC_ERR_BUSY, MMC_ERR_INVALID_PARAM, MMC_ERR_IO, MMC_ERR_NOT_STARTED};
 use mmc::ffi::inplace::{mmc_pin, mmc_unpin};
 use mmc::ffi::lifetime::mmc_init;
 use mmc::ffi::types::mmc_view;
@@ -13,7 +13,7 @@ use mmc::ffi::types::mmc_view;
 use crate::alone::{self, descriptors, mapped_bytes, threads, wait_until};
 use crate::client::{body, connect, exchange, get, send, start_listing};
 use crate::pressure::put_long_list;
-use crate::store::{Settings, Store, UNIT, key, with_units};
+use crate::store::{Barrier, Settings, Store, UNIT, key, with_units};
 
 const SECOND: Duration = Duration::from_secs(1);
 const GIB: u64 = 1 << 30;
@@ -128,6 +128,35 @@ fn closing_takes_less_than_a_second_whatever_clients_do() {
         }
         wait_until("descriptors come back", SECOND, || descriptors() == before);
     });
+}
+
+#[test]
+fn health_fails_from_the_moment_that_the_store_is_being_closed() {
+    let barrier = Barrier::default();
+    let store = Store::open(&Settings::default());
+    barrier.add_to(&store, 4 * UNIT);
+    let address = store.address();
+    std::thread::scope(|scope| {
+        let _end = barrier.opens_at_end();
+        let put = scope.spawn(|| store.put("a", b"1"));
+        barrier.wait_for(1);
+        assert_eq!(body(&address, "/health"), "OK");
+        let closed = scope.spawn(|| store.close());
+        // The closing waits for the put, the put for us.
+        wait_until("the store says that it is closing", 10 * SECOND, || {
+            get(&address, "/health").status == 500
+        });
+        assert_eq!(
+            get(&address, "/health").parts(),
+            (500, "text/plain", "The store is shutting down")
+        );
+        assert_eq!(store.put("b", b"1").unwrap_err().0, MMC_ERR_NOT_STARTED);
+        assert!(!closed.is_finished() && !put.is_finished());
+        barrier.open();
+        put.join().unwrap().unwrap();
+        closed.join().unwrap().unwrap();
+    });
+    assert!(TcpStream::connect(&address).is_err());
 }
 
 #[test]
