@@ -80,7 +80,8 @@ pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mm
         if let Some(server) = &http {
             say!(Level::Info, "admin port listens at {}", server.address());
         }
-        let handle = handle::open(Instance::new(opened, http))?;
+        let instance = Instance::new(Arc::clone(&opened), http);
+        let handle = handle::open(instance).inspect_err(|_| opened.stop())?;
         // SAFETY: not null, and the caller's to write.
         unsafe { put_out(store, handle.cast()) };
         Ok(())

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mmc::error::{MMC_ERR_BUSY, MMC_ERR_INVALID_PARAM, MMC_ERR_IO, MMC_ERR_NOT_STARTED};
+use mmc::error::{MMC_ERR_BUSY, MMC_ERR_INVALID_PARAM, MMC_ERR_IO, MMC_ERR_NO_SPACE, MMC_ERR_NOT_STARTED};
 use mmc::ffi::inplace::{mmc_pin, mmc_unpin};
 use mmc::ffi::lifetime::mmc_init;
 use mmc::ffi::types::mmc_view;
@@ -56,6 +56,25 @@ fn a_taken_port_fails_the_opening_by_name_and_leaves_nothing_behind() {
         });
         assert_eq!(other.address(), taken);
         assert_eq!(body(&taken, "/get_all_keys"), "", "each store has its own port");
+    });
+}
+
+#[test]
+fn a_store_too_many_leaves_nothing_behind() {
+    let path = concat!(module_path!(), "::a_store_too_many_leaves_nothing_behind");
+    alone::run(path, &[], || {
+        let settings = Settings {
+            address: None,
+            ..Settings::default()
+        };
+        let stores: Vec<Store> = (0..1024).map(|_| Store::open(&settings)).collect();
+        let before = (descriptors(), threads());
+        let (code, sentence) = Store::try_open(&settings).err().unwrap();
+        assert_eq!(code, MMC_ERR_NO_SPACE, "{sentence}");
+        let (code, _) = Store::try_open(&with_units(1)).err().unwrap();
+        assert_eq!(code, MMC_ERR_NO_SPACE);
+        wait_until("its threads end", 12 * SECOND, || (descriptors(), threads()) == before);
+        drop(stores);
     });
 }
 
