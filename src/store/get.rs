@@ -26,6 +26,10 @@ pub(crate) struct Reading<'s> {
 impl Store {
     /// Copies an object into `buffers` and gives its size. Without `GET_UP_TO` the buffers must have exactly that.
     pub(crate) fn get(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
+        self.counted(self.get_object(key, buffers, flags, stream))
+    }
+
+    fn get_object(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
         self.count(Counter::GetOperations, 1);
         let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
         let reading = self.begin_reading(key, flags, 0)?;

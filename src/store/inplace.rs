@@ -38,7 +38,7 @@ impl Store {
     /// Takes a key and memory for `size` bytes, to be written by the caller and then committed.
     pub(crate) fn reserve(&self, key: &Key, size: u64, options: &PutOptions<'_>, term: u64) -> Result<View> {
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
-        let view = self.try_reserve(key, size, options, term)?;
+        let view = self.counted(self.try_reserve(key, size, options, term))?;
         span.good();
         Ok(view)
     }
@@ -85,7 +85,7 @@ impl Store {
     /// Publishes a reserved object. `Timeout` when its term was over: then its memory has gone back.
     pub(crate) fn commit(&self, token: u64) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        self.try_commit(token, self.clock.stamp_of_put(), 0)?;
+        self.counted(self.try_commit(token, self.clock.stamp_of_put(), 0))?;
         span.good();
         Ok(())
     }
@@ -117,6 +117,10 @@ impl Store {
 
     /// Gives a reservation up. One whose term was over is given up too.
     pub(crate) fn abort(&self, token: u64) -> Result<()> {
+        self.counted(self.try_abort(token))
+    }
+
+    fn try_abort(&self, token: u64) -> Result<()> {
         let (held, is_overdue) = self.holds.end_reservation(token)?;
         let _segments = SegmentHolds::resume(self, held);
         if is_overdue {
@@ -129,14 +133,14 @@ impl Store {
 
     /// Gives as many reservations up as `results` has and writes a code for each.
     pub(crate) fn batch_abort(&self, tokens: &[u64], results: &mut [i32]) {
-        self.each(results, |number| self.abort(tokens[number]));
+        self.each(results, |number| self.try_abort(tokens[number]));
     }
 
     /// Keeps an object's bytes where they are until [`Store::unpin`].
     pub(crate) fn pin(&self, key: &Key, flags: u32) -> Result<View> {
         self.count(Counter::GetOperations, 1);
         let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
-        let view = self.try_pin(key, flags, 0)?;
+        let view = self.counted(self.try_pin(key, flags, 0))?;
         span.good();
         Ok(view)
     }
@@ -192,6 +196,10 @@ impl Store {
 
     /// Ends a pin.
     pub(crate) fn unpin(&self, token: u64) -> Result<()> {
+        self.counted(self.try_unpin(token))
+    }
+
+    fn try_unpin(&self, token: u64) -> Result<()> {
         let held = self.holds.unpin(token)?;
         self.let_go(held);
         Ok(())
@@ -199,7 +207,7 @@ impl Store {
 
     /// Ends as many pins as `results` has and writes a code for each.
     pub(crate) fn batch_unpin(&self, tokens: &[u64], results: &mut [i32]) {
-        self.each(results, |number| self.unpin(tokens[number]));
+        self.each(results, |number| self.try_unpin(tokens[number]));
     }
 
     /// Leases as many objects as `results` has and writes a code for each.
@@ -219,7 +227,7 @@ impl Store {
     /// Keeps an object's copies where they are for `term` milliseconds.
     pub(crate) fn add_lease(&self, key: &Key, term: u64) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        self.lease_object(key, term)?;
+        self.counted(self.lease_object(key, term))?;
         span.good();
         Ok(())
     }
@@ -227,7 +235,7 @@ impl Store {
     /// Ends the lease of an object that would end first.
     pub(crate) fn remove_lease(&self, key: &Key) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        self.release_lease(key)?;
+        self.counted(self.release_lease(key))?;
         span.good();
         Ok(())
     }

@@ -351,12 +351,12 @@ impl Store {
 
     /// Writes the code of an element that failed, and counts it.
     fn note<T>(&self, result: Result<T>, code: &mut i32) -> Option<T> {
-        result
-            .map_err(|error| {
-                *code = error.code();
-                self.metrics.fail(*code);
-            })
-            .ok()
+        self.counted(result).map_err(|error| *code = error.code()).ok()
+    }
+
+    /// Counts the failure of a call, or of a batch's element.
+    fn counted<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|error| self.metrics.fail(error.code()))
     }
 
     /// A ticket for an evicting put.

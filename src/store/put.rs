@@ -30,6 +30,10 @@ pub(crate) struct Writing<'s> {
 impl Store {
     /// Puts an object. `Exists` when the key is taken; `NoSpace` when no room can be made.
     pub(crate) fn put(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
+        self.counted(self.put_object(key, buffers, options))
+    }
+
+    fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
         let writing = self.begin_writing(key, size, options, true)?;

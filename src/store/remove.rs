@@ -19,7 +19,7 @@ impl Store {
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
         self.count(Counter::RemoveOperations, 1);
         let span = self.tracer.begin(Tracepoint::Remove, Timing::Sampled);
-        self.take_out(key)?;
+        self.counted(self.take_out(key))?;
         span.good();
         Ok(())
     }

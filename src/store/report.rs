@@ -115,7 +115,7 @@ impl Store {
         let span = self.tracer.begin(Tracepoint::Query, Timing::Sampled);
         let view = self.query(key, flags, 0);
         span.good();
-        view
+        self.counted(view)
     }
 
     /// Shows as many objects as `results` has: each that was found goes to `show`, and a code for each to `results`.

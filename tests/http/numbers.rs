@@ -223,6 +223,17 @@ fn the_five_families_count_objects_failures_included() {
     check(&store, counts);
     let text = body(&store.address(), "/metrics");
     assert_eq!(metric(&text, "memcache_get_hits_total"), 4);
+    // By calls and by elements of batches alike.
+    for (reason, times) in [
+        ("exists", 3),
+        ("no_space", 1),
+        ("not_found", 4),
+        ("size_mismatch", 2),
+        ("invalid_param", 0),
+    ] {
+        let series = format!("memcache_failures_total{{reason=\"{reason}\"}}");
+        assert_eq!(metric(&text, &series), times, "{series}");
+    }
     assert_eq!(metric(&text, "memcache_get_misses_total"), 2);
     assert_eq!(metric(&text, "memcache_allocated_bytes{medium=\"DRAM\",rank=\"0\"}"), 0);
     assert_eq!(
