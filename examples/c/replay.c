@@ -4,8 +4,9 @@
 // prefix hit. Get the hits, then put what is missing, in prefix order, each in one batch. The bytes of a block are made of its id, so that
 // every get can be verified: one wrong byte ends the program with code 1.
 //
-// Times are those of the calls of the library alone, not of making or checking the bytes. While it runs the admin port answers; its
-// address is the first line.
+// Times are those of the calls of the library alone, not of making or checking the bytes. What is put was just made, so it comes from the
+// processor's cache; what is got goes to memory that was not used for a while, as an engine's is. While it runs the admin port answers;
+// its address is the first line.
 
 #define _POSIX_C_SOURCE 200809L
 
@@ -21,8 +22,10 @@
 #include <time.h>
 #include <unistd.h>
 
-// Bytes that the blocks of one batch may take beside the pool: a longer request goes in several batches.
-#define STAGING_BYTES ((size_t)512 << 20)
+// Bytes beside the pool for the caller's own blocks, used in turn: several times a processor's cache.
+#define RING_BYTES ((size_t)128 << 20)
+// Bytes that one batch may take of them, or more: a longer request goes in several batches.
+#define BATCH_BYTES ((size_t)512 << 20)
 #define KEY_SIZE 24
 
 static _Noreturn void die(const char *what) {
@@ -140,9 +143,10 @@ static double p99_block(series *of) {
 typedef struct {
     mmc_store *store;
     size_t block_size;
-    size_t stride; // from one block in `staging` to the next
+    size_t stride; // from one block of the ring to the next
     size_t batch;  // most blocks of one batch
-    uint64_t *staging;
+    uint64_t *ring; // all zero but for the batch under way
+    size_t ring_blocks, next;
     char (*names)[KEY_SIZE]; // of one request's blocks; so are the arrays below
     mmc_key *keys;
     int32_t *found; // MMC_OK for a block that need not be put
@@ -157,12 +161,15 @@ typedef struct {
 
 static replay replay_new(mmc_store *store, const replay_options *options, const trace *read) {
     size_t longest = read->longest, stride = (options->block_size + 63) / 64 * 64;
-    size_t batch = STAGING_BYTES / stride;
+    size_t batch = BATCH_BYTES / stride, ring_blocks = RING_BYTES / stride;
     batch = batch > longest ? longest : batch;
     batch = batch > MMC_MAX_BATCH ? MMC_MAX_BATCH : batch;
     batch = batch < 1 ? 1 : batch;
+    ring_blocks = ring_blocks < batch ? batch : ring_blocks;
     replay new = {.store = store, .block_size = options->block_size, .stride = stride, .batch = batch};
-    new.staging = allocate(batch, stride);
+    new.ring = allocate(ring_blocks, stride);
+    new.ring_blocks = ring_blocks;
+    memset(new.ring, 0, ring_blocks * stride); // touches every page now
     new.names = allocate(longest, KEY_SIZE);
     new.keys = allocate(longest, sizeof *new.keys);
     new.found = allocate(longest, sizeof *new.found);
@@ -171,14 +178,13 @@ static replay replay_new(mmc_store *store, const replay_options *options, const 
     new.sizes = allocate(batch, sizeof *new.sizes);
     new.results = allocate(batch, sizeof *new.results);
     for (size_t i = 0; i < batch; i++) {
-        new.buffers[i] = new.staging + i * (stride / sizeof *new.staging);
         new.sizes[i] = new.block_size;
     }
     return new;
 }
 
 static void replay_free(replay *of) {
-    void *memory[] = {of->staging, of->names, of->keys,    of->found,      of->missing,
+    void *memory[] = {of->ring,    of->names, of->keys,    of->found,      of->missing,
                       of->buffers, of->sizes, of->results, of->puts.calls, of->gets.calls};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         free(memory[i]);
@@ -204,9 +210,24 @@ static size_t look_up(replay *of, size_t count) {
     return prefix;
 }
 
+// Points `buffers` at the next `count` blocks of the ring.
+static void take_buffers(replay *of, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        of->buffers[i] = of->ring + of->next * (of->stride / sizeof *of->ring);
+        of->next = (of->next + 1) % of->ring_blocks;
+    }
+}
+
+// Clears them after use, so that their bytes can't pass for what a later get should bring.
+static void clear_buffers(replay *of, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        memset(of->buffers[i], 0, of->block_size);
+    }
+}
+
 // Gets and verifies the blocks [first, first + count) of the request. Eviction may have taken one since the look-up: then it is missing.
 static void get_batch(replay *of, const trace_request *request, size_t first, size_t count) {
-    memset(of->staging, 0, count * of->stride); // so that bytes of an earlier batch can't pass for these
+    take_buffers(of, count);
     double start = now();
     check(mmc_batch_get(of->store, of->keys + first, count, of->buffers, of->sizes, 0, NULL, of->results, NULL));
     record(&of->gets, now() - start, count);
@@ -223,10 +244,12 @@ static void get_batch(replay *of, const trace_request *request, size_t first, si
             exit(1);
         }
     }
+    clear_buffers(of, count);
 }
 
 // Puts `count` missing blocks. A pool that is too small for the batch refuses its tail, block by block.
 static void put_batch(replay *of, const uint64_t *ids, size_t count) {
+    take_buffers(of, count);
     for (size_t i = 0; i < count; i++) {
         name_block(of, i, ids[i]);
         fill_block(of->buffers[i], of->block_size, ids[i]);
@@ -234,6 +257,7 @@ static void put_batch(replay *of, const uint64_t *ids, size_t count) {
     double start = now();
     check(mmc_batch_put(of->store, of->keys, count, (const void *const *)of->buffers, of->sizes, NULL, 0, of->results));
     record(&of->puts, now() - start, count);
+    clear_buffers(of, count);
     for (size_t i = 0; i < count; i++) {
         if (of->results[i] == MMC_ERR_NO_SPACE) {
             of->refused++;
@@ -292,11 +316,11 @@ static void print_series(const char *name, series *of, size_t block_size) {
            p99_block(of) * 1e6);
 }
 
-static void print_table(replay *of, double seconds) {
+static void print_table(replay *of, size_t total, double seconds) {
     mmc_statistics statistics = {.struct_size = sizeof statistics};
     check(mmc_stats(of->store, &statistics));
     printf("\n");
-    printf("requests    %zu in %.1f s\n", of->requests, seconds);
+    printf("requests    %zu of %zu in %.1f s\n", of->requests, total, seconds);
     printf("blocks      %" PRIu64 " asked for, of %zu bytes each; every one that was got was verified\n", of->asked,
            of->block_size);
     printf("hit ratio   %.4f (%" PRIu64 " prefix hits, %" PRIu64 " of them evicted before the get)\n", hit_ratio(of),
@@ -375,7 +399,7 @@ int main(int argument_count, char **arguments) {
     if (shows_progress) {
         fprintf(stderr, "\r\033[K");
     }
-    print_table(&state, now() - start);
+    print_table(&state, read.request_count, now() - start);
     if (options.serve && !stopped) {
         printf("\nserving until SIGINT or SIGTERM\n");
         fflush(stdout);

@@ -126,8 +126,13 @@ static int read_lines(reader *from, FILE *file, size_t limit) {
     if (result == 0 && ferror(file)) {
         result = fail(from, strerror(errno));
     }
-    if (result == 0 && (from->line == 0 || from->line - 1 != announced)) {
-        result = fail(from, "the trace ends before or after the number of requests that its first line says");
+    if (result == 0 && from->line == 0) {
+        result = fail(from, "not a trace: it is empty");
+    } else if (result == 0 && from->line - 1 != announced) {
+        char what[96];
+        snprintf(what, sizeof what, "the trace ends after %zu requests: its first line says %zu", from->line - 1,
+                 announced);
+        result = fail(from, what);
     }
     return result;
 }

@@ -21,6 +21,7 @@
 namespace {
 
 using Request = std::vector<std::uint64_t>; // block ids in prefix order
+using Block = std::vector<std::uint64_t>;   // its bytes
 
 // The text of a file, through a `gzip` child when its name says so.
 std::string read_file(const std::string &path) {
@@ -93,18 +94,20 @@ class Content {
         seed_ = (seed_ ^ seed_ >> 31) * 0xbf58476d1ce4e5b9;
     }
 
-    void fill(std::vector<std::uint64_t> &block) const {
+    void fill(Block &block) const {
         for (std::size_t i = 0; i < block.size(); i++) {
             block[i] = word(i);
         }
     }
-    bool is(const std::vector<std::uint64_t> &block) const {
+    bool is(const Block &block) const {
         std::uint64_t difference = 0;
         for (std::size_t i = 0; i < block.size(); i++) {
             difference |= block[i] ^ word(i);
         }
         return difference == 0;
     }
+    // So that these bytes can't pass for what a later get should bring.
+    static void clear(Block &block) { std::fill(block.begin(), block.end(), 0); }
 
   private:
     std::uint64_t word(std::uint64_t i) const {
@@ -142,7 +145,9 @@ struct Series {
 
 class Replay {
   public:
-    Replay(mmc::Store &store, std::size_t block_size) : store_(store), block_size_(block_size) {}
+    Replay(mmc::Store &store, std::size_t block_size, std::size_t longest)
+        : store_(store), block_size_(block_size),
+          ring_(std::max(longest, ring_bytes / block_size), Block(block_size / sizeof(std::uint64_t))) {}
 
     void request(const Request &ids) {
         std::vector<std::string> names;
@@ -153,7 +158,6 @@ class Replay {
         for (const std::string &name : names) {
             keys.push_back(mmc::key(name));
         }
-        reserve_blocks(ids.size());
 
         std::vector<std::int32_t> found = store_.batch_exist(keys, MMC_PEEK);
         std::size_t hits = static_cast<std::size_t>(
@@ -177,40 +181,43 @@ class Replay {
     }
 
   private:
-    void reserve_blocks(std::size_t count) {
-        while (blocks_.size() < count) {
-            blocks_.emplace_back(block_size_ / sizeof(std::uint64_t));
-        }
-    }
+    // Bytes of the caller's own blocks, used in turn: several times a processor's cache, since an engine's are not in it either.
+    static constexpr std::size_t ring_bytes = std::size_t{128} << 20;
+
+    Block &next_block() { return ring_[next_++ % ring_.size()]; }
 
     // Gets the first `count` blocks. One that eviction has taken since the look-up is missing.
     void get(const Request &ids, const std::vector<mmc_key> &keys, std::size_t count,
              std::vector<std::int32_t> &found) {
-        std::vector<mmc::Buffer> into;
-        for (std::size_t i = 0; i < count; i++) {
-            std::fill(blocks_[i].begin(), blocks_[i].end(), 0); // so that earlier bytes can't pass for these
-            into.emplace_back(blocks_[i]);
-        }
         if (count == 0) {
             return;
+        }
+        std::vector<Block *> blocks;
+        std::vector<mmc::Buffer> into;
+        for (std::size_t i = 0; i < count; i++) {
+            blocks.push_back(&next_block());
+            into.emplace_back(*blocks[i]);
         }
         auto results = gets_.time(count, [&] { return store_.batch_get(mmc::Span(keys.data(), count), into); });
         for (std::size_t i = 0; i < count; i++) {
             found[i] = results[i];
-            if (results[i] == MMC_OK && !Content(ids[i]).is(blocks_[i])) {
+            if (results[i] == MMC_OK && !Content(ids[i]).is(*blocks[i])) {
                 throw std::runtime_error("the bytes of block " + std::to_string(ids[i]) + " are not what was put");
             }
+            Content::clear(*blocks[i]);
         }
     }
 
     void put(const Request &ids, const std::vector<mmc_key> &keys, const std::vector<std::int32_t> &found) {
         std::vector<mmc_key> missing;
+        std::vector<Block *> blocks;
         std::vector<mmc::ConstBuffer> from;
         for (std::size_t i = 0; i < ids.size(); i++) {
             if (found[i] == MMC_ERR_NOT_FOUND) {
-                Content(ids[i]).fill(blocks_[i]);
+                blocks.push_back(&next_block());
+                Content(ids[i]).fill(*blocks.back());
                 missing.push_back(keys[i]);
-                from.emplace_back(blocks_[i]);
+                from.emplace_back(*blocks.back());
             } else if (found[i] != MMC_OK) {
                 throw mmc::Error(found[i], mmc_last_error());
             }
@@ -225,11 +232,15 @@ class Replay {
                 mmc::check(code);
             }
         }
+        for (Block *block : blocks) {
+            Content::clear(*block);
+        }
     }
 
     mmc::Store &store_;
     std::size_t block_size_;
-    std::vector<std::vector<std::uint64_t>> blocks_; // of one request
+    std::vector<Block> ring_;
+    std::size_t next_ = 0;
     Series puts_, gets_;
     std::size_t requests_ = 0, asked_ = 0, hits_ = 0, refused_ = 0;
 };
@@ -249,20 +260,31 @@ int run(int count, char **arguments) {
         }
         option->second = arguments[i + 1];
     }
-    std::size_t block_size = std::stoull(options["--block"]);
+    auto number = [&](const char *option) -> std::uint64_t {
+        const std::string &value = options[option];
+        if (value.empty() || value.size() > 18 || value.find_first_not_of("0123456789") != std::string::npos) {
+            throw std::runtime_error(std::string(option) + " " + value + ": not a number");
+        }
+        return std::stoull(value);
+    };
+    std::size_t block_size = number("--block");
     if (block_size == 0 || block_size % 8 != 0) {
         throw std::runtime_error("--block: must be a positive multiple of 8");
     }
     std::vector<Request> requests = read_trace(options["--trace"]);
-    if (std::size_t limit = std::stoull(options["--requests"]); limit > 0 && limit < requests.size()) {
+    if (std::size_t limit = number("--requests"); limit > 0 && limit < requests.size()) {
         requests.resize(limit);
     }
 
-    mmc::Store store(
-        mmc::Config().dram_size(std::stoull(options["--dram"])).http_address(options["--http"]).prefault(true));
-    std::printf("admin port  http://%s\n", store.http_address().c_str());
+    std::size_t longest = 1;
+    for (const Request &request : requests) {
+        longest = std::max(longest, request.size());
+    }
+    mmc::Store store(mmc::Config().dram_size(number("--dram")).http_address(options["--http"]).prefault(true));
+    std::string address = store.http_address();
+    std::printf("admin port  %s\n", address.empty() ? "off" : ("http://" + address).c_str());
     std::fflush(stdout);
-    Replay replay(store, block_size);
+    Replay replay(store, block_size, longest);
     for (const Request &request : requests) {
         replay.request(request);
     }
