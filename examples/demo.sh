@@ -2,20 +2,19 @@
 # What `make demo` runs: replays the shipped slice of a real trace, and asks the admin port about it. Every command is shown.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export LD_LIBRARY_PATH="$PWD/target/release${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 replay=(build/examples/replay --trace examples/data/conversation-3000.kvt.gz --block 64KiB --dram 1GiB --serve --quiet)
 
 if command -v curl >/dev/null; then
-    fetch=(curl -sSf)
+    tool=curl fetch=(curl -sSf)
 else
-    fetch=(python3 -c 'import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1]).read().decode())')
+    tool="urlopen of python3:" fetch=(python3 -c 'import sys, urllib.request as u; sys.stdout.write(u.urlopen(sys.argv[1]).read().decode())')
 fi
 
 # show PATH [LINES]: a path of the admin port, its first lines only when a number is given.
 show() {
     local url=$address$1 body
-    printf '\n$ curl "%s"%s\n' "$url" "${2:+ | head -n $2}"
+    printf '\n$ %s "%s"%s\n' "$tool" "$url" "${2:+ | head -n $2}"
     body=$("${fetch[@]}" "$url")
     if [ $# -gt 1 ]; then head -n "$2" <<<"$body"; else printf '%s\n' "$body"; fi
 }
