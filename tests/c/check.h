@@ -20,8 +20,8 @@
 
 #include "mmc.h"
 
-#define PAGE 4096u
-#define MIB (1u << 20)
+#define PAGE ((size_t)4096)
+#define MIB ((size_t)1048576)
 
 typedef struct behaviour {
     const char *name;
