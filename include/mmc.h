@@ -375,7 +375,7 @@ typedef struct mmc_view {
     uint32_t struct_size;
     // Zero.
     uint32_t reserved;
-    // What mmc_commit, mmc_abort or mmc_unpin take. Never 0, never given twice. 0 in a batch's element that failed.
+    // What mmc_commit, mmc_abort or mmc_unpin take. Never 0, never given twice.
     uint64_t token;
     // Pool address of the first byte.
     uint64_t address;

@@ -296,7 +296,7 @@ pub struct mmc_view {
     pub struct_size: u32,
     /// Zero.
     pub reserved: u32,
-    /// What mmc_commit, mmc_abort or mmc_unpin take. Never 0, never given twice. 0 in a batch's element that failed.
+    /// What mmc_commit, mmc_abort or mmc_unpin take. Never 0, never given twice.
     pub token: u64,
     /// Pool address of the first byte.
     pub address: u64,
