@@ -38,7 +38,7 @@ use crate::index::Index;
 use crate::key::Key;
 use crate::log::{Level, say};
 use crate::metrics::{Counter, Metrics};
-use crate::object::{Life, Objects, State};
+use crate::object::{KeyCopy, Life, Objects, State};
 use crate::segment::allocator::{Owner, UNIT};
 use crate::segment::device::Device;
 use crate::segment::dram::{self, Mapping, Wishes};
@@ -308,14 +308,16 @@ impl Store {
         Ok(())
     }
 
-    /// Tells the listener about the live copies of an object. Under the lock of the key's shard.
-    fn announce(&self, kind: crate::event::Kind, slot: u32, copies: impl Iterator<Item = usize>) {
-        if !self.events.are_wanted() {
-            return;
-        }
-        let Some((_, key)) = self.objects.read_key(slot) else {
-            return;
-        };
+    /// The key of an object that is there, if somebody listens: for [`Store::announce`], which may come when it no longer is.
+    fn key_to_announce(&self, slot: u32) -> Option<KeyCopy> {
+        self.events.are_wanted().then_some(())?;
+        self.objects.read_key(slot).map(|(_, key)| key)
+    }
+
+    /// Tells the listener about copies of an object. Under the lock of the key's shard, and after the change: who hears of it finds
+    /// it so.
+    fn announce(&self, kind: crate::event::Kind, key: Option<KeyCopy>, slot: u32, copies: impl Iterator<Item = usize>) {
+        let Some(key) = key else { return };
         for copy in copies {
             let segment = &self.segment_of(slot, copy).0.segment;
             if !self

@@ -205,9 +205,10 @@ impl<'s> Writing<'s> {
         self.keep();
         // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.
         let shard = store.events.are_wanted().then(|| store.index.lock(object.hash()));
-        store.announce(event::Kind::Stored, slot, 0..copies);
+        let key = shard.as_ref().and_then(|_| store.key_to_announce(slot));
         (0..copies).for_each(|copy| store.objects.blob(slot, copy).count.publish());
         object.set_state(State::Readable);
+        store.announce(event::Kind::Stored, key, slot, 0..copies);
         drop(shard);
         (0..copies).for_each(|copy| store.segment_of(slot, copy).0.segment.wake_waiters());
         store.count_stored(1);

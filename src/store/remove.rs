@@ -67,9 +67,10 @@ impl Store {
             *is_live = self.objects.blob(slot, copy).count.is_live(life.generation());
         }
         let copies = || (0..MAX_COPIES).filter(|copy| live[*copy]);
-        self.announce(event::Kind::Removed, slot, copies());
+        let key = self.key_to_announce(slot);
         object.set_state(State::Gone);
         shard.erase(slot);
+        self.announce(event::Kind::Removed, key, slot, copies());
         drop(shard);
         for copy in copies() {
             self.unlist(slot, copy);
@@ -96,11 +97,12 @@ impl Store {
         let is_free = self.objects.blob(slot, copy).count.retire_unheld(generation)?;
         // Under the shard's lock, as the slot may be another object's as soon as it is given up.
         self.unlist(slot, copy);
-        self.announce(event::Kind::Removed, slot, std::iter::once(copy));
+        let key = self.key_to_announce(slot);
         if !has_others {
             object.set_state(State::Gone);
             shard.erase(slot);
         }
+        self.announce(event::Kind::Removed, key, slot, std::iter::once(copy));
         drop(shard);
         if !has_others {
             self.count_stored(-1);
