@@ -9,8 +9,6 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-CC ?= gcc
-CXX ?= g++
 CFLAGS ?= -O2 -g
 CXXFLAGS ?= -O2 -g
 
@@ -23,7 +21,7 @@ LIBRARY := $(RELEASE)/libmmc.so
 SONAME := $(RELEASE)/libmmc.so.$(ABI)
 
 WARNINGS := -Wall -Wextra -Wpedantic -Werror
-C := $(CC) -std=c11 -D_GNU_SOURCE $(WARNINGS) $(CFLAGS) -pthread -Iinclude
+C := $(CC) -std=c11 $(WARNINGS) $(CFLAGS) -pthread -Iinclude
 CPP := $(CXX) -std=c++17 $(WARNINGS) $(CXXFLAGS) -pthread -Iinclude
 # A program of this tree finds the library of this tree.
 LINK = -L$(RELEASE) -lmmc -Wl,-rpath,$(abspath $(RELEASE)) -lm
@@ -74,11 +72,11 @@ TEST_PROGRAMS := $(patsubst tests/c/%.c, build/tests/%, $(wildcard tests/c/*.c))
 tests/programs: $(TEST_PROGRAMS)
 
 build/tests/%: tests/c/%.c $(wildcard tests/c/*.h) include/mmc.h $(SONAME) | build/tests
-	$(C) $< -o $@ $(LINK) -ldl
+	$(C) -D_GNU_SOURCE $< -o $@ $(LINK)
 
 # This one loads the library by itself.
 build/tests/reload: tests/c/reload.c $(wildcard tests/c/*.h) include/mmc.h $(SONAME) | build/tests
-	$(C) -DLIBRARY='"$(abspath $(SONAME))"' $< -o $@ -ldl
+	$(C) -D_GNU_SOURCE -DLIBRARY='"$(abspath $(SONAME))"' $< -o $@ -ldl
 
 ## bench: the benchmarks
 bench:

@@ -489,7 +489,7 @@ BEHAVIOUR(nothing_is_written_to_the_standard_streams_unasked) {
         is_good &= mmc_uninit(store) == MMC_OK && mmc_uninit(store) == MMC_ERR_NOT_STARTED;
         dup2(errors, 2);
         // Valgrind has its say, if any, on the old stream.
-        _exit(!is_good);
+        end_child(is_good);
     }
     close(pipes[1]);
     char said[4096];
