@@ -355,7 +355,12 @@ impl<'s> Worker<'s> {
             codes.iter().all(|code| [MMC_OK, MMC_ERR_NOT_FOUND].contains(code)),
             "{codes:?}"
         );
-        for info in self.store.batch_query(&strings(&names), MMC_QUERY_RESERVED).unwrap() {
+        for info in self
+            .store
+            .batch_query(&strings(&names), MMC_QUERY_RESERVED)
+            .map_err(|_| last_error())
+            .unwrap()
+        {
             if let Some(info) = expect(info, &[MMC_ERR_NOT_FOUND], "query") {
                 assert!(info.size >= HEAD as u64 && info.size <= LARGEST as u64, "{info:?}");
                 assert!(

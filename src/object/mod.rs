@@ -145,9 +145,9 @@ pub(crate) struct Object {
     first_handle: AtomicU32,
     /// Number + 1 of the extension, 0 for none yet.
     extension: AtomicU32,
-    /// Free slot: the next one. Slot with an object: number + 1 of its first lease.
+    /// Number + 1 of the first lease. 0 in a free slot, too: a look-up that comes late walks the chain.
     pub(crate) list: AtomicU32,
-    /// The name, and every copy whose memory is not back yet.
+    /// Slot with an object: its name, and every copy whose memory is not back yet. Free slot: the next one.
     outstanding: AtomicU32,
     key: [AtomicU64; INLINE_KEY_BYTES / 8],
 }
@@ -157,7 +157,7 @@ const _: () = assert!(size_of::<Object>() == 128);
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
 unsafe impl Slot for Object {
     fn link(&self) -> &AtomicU32 {
-        &self.list
+        &self.outstanding
     }
 }
 
@@ -428,6 +428,16 @@ mod tests {
         objects.blob(others[1], 1).count.publish();
         assert_eq!(objects.blob(slot, 1).count as *const Count, late);
         assert_eq!(objects.blob(slot, 1).count.read(life.generation()), Attempt::Gone);
+    }
+
+    #[test]
+    fn a_free_slot_has_no_leases() {
+        let objects = Objects::new();
+        let slots = [create(&objects, "one", 1), create(&objects, "other", 1)];
+        slots.iter().for_each(|slot| objects.finish(*slot));
+        for slot in slots {
+            assert_eq!(objects.get(slot).list.load(Ordering::Relaxed), 0);
+        }
     }
 
     #[test]
