@@ -625,6 +625,16 @@ impl Device {
         device
     }
 
+    /// Writes to the device's memory, as the host does there.
+    pub fn write(&self, offset: u64, data: &[u8]) {
+        assert!(offset + data.len() as u64 <= self.memory.bytes());
+        // SAFETY: inside the memory, where the store has reserved it for the caller.
+        unsafe {
+            let to = self.memory.base().cast::<u8>().add(offset as usize);
+            std::ptr::copy_nonoverlapping(data.as_ptr(), to, data.len());
+        }
+    }
+
     /// Options to register it with.
     pub fn options(&self, medium: u32, rank: u32) -> mmc_segment_options {
         mmc_segment_options {
