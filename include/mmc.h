@@ -25,6 +25,9 @@
 // - Keys, buffers, options and strings are borrowed for the call.
 // - A pool address is the store's own number for a byte: one space a store, never reused while it lives, below 2^63. It is not where
 //   any process has the memory; where the caller has it mapped, a pointer stands beside it.
+// - Without memory for the library's own tables a call returns MMC_ERR_OUT_OF_MEMORY, and the store goes on. A few small allocations
+//   can't be refused, and without memory for them the process ends: in opening and closing a store (under 1 MiB together), in registering
+//   and unregistering a segment and setting a callback, in a thread's first call, in a line of the log, and in what the admin port does.
 // - Structs begin with struct_size = sizeof of what you compiled against. Unset is zero.
 //
 // This file is generated; its source is src/ffi.

@@ -8,7 +8,7 @@
 //! Ours start at -4001. A number is never reused.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// Result of everything that can fail in this library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -172,6 +172,37 @@ impl std::error::Error for Error {}
 
 /// An [`Error::InvalidParam`] with a formatted sentence.
 macro_rules! invalid {
-    ($($arg:tt)*) => { $crate::error::Error::InvalidParam(format!($($arg)*).into()) };
+    ($($arg:tt)*) => { $crate::error::Error::InvalidParam($crate::error::words!($($arg)*)) };
 }
 pub(crate) use invalid;
+
+/// A formatted sentence for an [`Error`].
+macro_rules! words {
+    ($($arg:tt)*) => { $crate::error::sentence(format_args!($($arg)*)) };
+}
+pub(crate) use words;
+
+/// The words of `arguments`; where there is no memory for them, others: an error must not be what ends the process.
+pub(crate) fn sentence(arguments: fmt::Arguments<'_>) -> Cow<'static, str> {
+    match arguments.as_str() {
+        Some(text) => text.into(),
+        None => text_of(arguments).map_or("there is no memory for the words".into(), Cow::from),
+    }
+}
+
+/// `arguments` as a text, unless there is no memory for it.
+pub(crate) fn text_of(arguments: fmt::Arguments<'_>) -> Option<String> {
+    struct Growing(String);
+
+    impl Write for Growing {
+        fn write_str(&mut self, piece: &str) -> fmt::Result {
+            self.0.try_reserve(piece.len()).map_err(|_| fmt::Error)?;
+            self.0.push_str(piece);
+            Ok(())
+        }
+    }
+
+    let mut text = Growing(String::new());
+    text.write_fmt(arguments).ok()?;
+    Some(text.0)
+}

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::key::MAX_KEY_BYTES;
 use crate::segment::Medium;
 
@@ -151,7 +151,7 @@ impl Events {
             is_closing: false,
         };
         let Some(listener) = listener else { return Ok(()) };
-        let no_memory = |_| Error::OutOfMemory(format!("no memory for a queue of {QUEUE} events").into());
+        let no_memory = |_| Error::OutOfMemory(words!("no memory for a queue of {QUEUE} events"));
         self.shared.lock().events.try_reserve_exact(QUEUE).map_err(no_memory)?;
         let mut piece = Vec::new();
         piece.try_reserve_exact(PIECE).map_err(no_memory)?;
@@ -162,7 +162,7 @@ impl Events {
                 HEARING.set(Arc::as_ptr(&shared).addr());
                 shared.hand_on(listener.as_ref(), piece);
             })
-            .map_err(|error| Error::OutOfMemory(format!("no thread for events: {error}").into()))?;
+            .map_err(|error| Error::OutOfMemory(words!("no thread for events: {error}")))?;
         *thread = Some(running);
         self.is_wanted.store(true, Ordering::Relaxed);
         Ok(())

@@ -14,7 +14,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::object::Object;
 use crate::slab::{Slab, Slot};
 
@@ -320,7 +320,7 @@ fn number_of(token: u64) -> u32 {
 }
 
 fn unknown(what: &str, token: u64) -> Error {
-    Error::Unknown(format!("{what} {token:#x}: never given, or ended already").into())
+    Error::Unknown(words!("{what} {token:#x}: never given, or ended already"))
 }
 
 /// Record numbers as a binary heap, the earliest end first; each record knows its position.

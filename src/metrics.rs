@@ -23,7 +23,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use crate::error::{self, Error, Result};
+use crate::error::{self, Error, Result, words};
 use crate::stripe::{self, Striped};
 use crate::trace::{Row, Timing, Tracepoint, Tracer, bucket_bound_seconds};
 
@@ -210,7 +210,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Result<Metrics> {
         let families =
-            Families::new().map_err(|error| Error::Internal(format!("a metric family is refused: {error}").into()))?;
+            Families::new().map_err(|error| Error::Internal(words!("a metric family is refused: {error}")))?;
         Ok(Metrics {
             cells: Striped::new("metrics")?,
             families: Mutex::new(families),

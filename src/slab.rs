@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::MmapRaw;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 /// A type for which zeroed memory is a valid value and which is only changed through shared references.
 ///
@@ -144,9 +144,11 @@ impl<T: Slot> Slab<T> {
         let mut number = self.fresh.load(Ordering::Relaxed);
         loop {
             let Some((chunk, _)) = position(number).filter(|_| number < self.limit) else {
-                return Err(Error::OutOfMemory(
-                    format!("no more {}: the table holds {}", self.what, self.limit).into(),
-                ));
+                return Err(Error::OutOfMemory(words!(
+                    "no more {}: the table holds {}",
+                    self.what,
+                    self.limit
+                )));
             };
             self.map(chunk)?;
             match self
@@ -165,7 +167,7 @@ impl<T: Slot> Slab<T> {
         }
         let bytes = (FIRST as usize * size_of::<T>()) << chunk;
         let map = memmap2::MmapMut::map_anon(bytes).map_err(|error| {
-            Error::OutOfMemory(format!("{bytes} bytes for more {} can't be mapped: {error}", self.what).into())
+            Error::OutOfMemory(words!("{bytes} bytes for more {} can't be mapped: {error}", self.what))
         })?;
         if bytes >= HUGE_BYTES {
             // Only advice: without it the slab is slower, not wrong.

@@ -15,7 +15,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 /// Copies of everything striped: more than the threads that usually work on one store, few enough to add up in no time.
 pub(crate) const STRIPES: usize = OWNED + SHARED;
@@ -111,7 +111,7 @@ impl<T: Default> Striped<T> {
         let mut lines = Vec::new();
         lines.try_reserve_exact(STRIPES).map_err(|_| {
             let bytes = STRIPES * size_of::<Line<T>>();
-            Error::OutOfMemory(format!("{what}: no memory for {STRIPES} stripes, {bytes} bytes").into())
+            Error::OutOfMemory(words!("{what}: no memory for {STRIPES} stripes, {bytes} bytes"))
         })?;
         lines.resize_with(STRIPES, Line::default);
         Ok(Striped { lines })

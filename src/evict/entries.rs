@@ -11,7 +11,7 @@
 use std::ops::{Index, IndexMut};
 
 use super::Id;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 /// End of a list.
 pub(super) const NIL: u32 = u32::MAX;
@@ -76,9 +76,10 @@ impl Entries {
         }
         let (chunk, offset) = Self::locate(self.used);
         let Some(entries) = self.chunks.get_mut(chunk) else {
-            return Err(Error::OutOfMemory(
-                format!("eviction order: {} entries is the limit", self.used).into(),
-            ));
+            return Err(Error::OutOfMemory(words!(
+                "eviction order: {} entries is the limit",
+                self.used
+            )));
         };
         if entries.capacity() == 0 {
             let size = (FIRST_CHUNK_ENTRIES as usize) << chunk;
@@ -142,7 +143,7 @@ impl IndexMut<u32> for Entries {
 
 /// The error of a table of the order that can't grow.
 pub(super) fn out_of_memory(count: usize, what: &str) -> Error {
-    Error::OutOfMemory(format!("eviction order: no memory for {count} {what}").into())
+    Error::OutOfMemory(words!("eviction order: no memory for {count} {what}"))
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@
 //! standard error. `fork` is noticed by a handler that the library registers when it is loaded.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, text_of};
 use crate::log::{Level, say};
 
 /// How often this process is a fork of the one that loaded the library.
@@ -24,7 +24,8 @@ thread_local! {
 /// The last failure, and its words once they were asked for.
 struct Last {
     failure: Option<(&'static str, Error)>,
-    text: Option<CString>,
+    /// Ends in a NUL.
+    text: Option<String>,
 }
 
 /// Runs the body of the export `name`. A failure, or a panic, becomes its code and this thread's last error.
@@ -65,11 +66,13 @@ pub(super) fn last_words() -> *const c_char {
         let Some((name, error)) = &last.failure else {
             return c"".as_ptr();
         };
-        let text = last.text.get_or_insert_with(|| {
-            let text = format!("{name}: {error}").replace('\0', "?");
-            CString::new(text).expect("no NUL is left")
-        });
-        text.as_ptr()
+        if last.text.is_none() {
+            last.text = text_of(format_args!("{name}: {error}\0"));
+        }
+        match &last.text {
+            Some(text) => text.as_ptr().cast(),
+            None => c"there is no memory for the words".as_ptr(),
+        }
     });
     words.unwrap_or(c"".as_ptr())
 }

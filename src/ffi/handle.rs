@@ -17,7 +17,7 @@ use std::time::Duration;
 use once_cell::race::OnceBox;
 
 use super::boundary;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::gate::{Gate, Line};
 use crate::http::Server;
 use crate::store::Store;
@@ -125,9 +125,9 @@ pub(super) fn open(instance: Instance) -> Result<*mut c_void> {
             ));
         }
     }
-    Err(Error::NoSpace(
-        format!("{SLOTS} stores are open in this process, which is the limit").into(),
-    ))
+    Err(Error::NoSpace(words!(
+        "{SLOTS} stores are open in this process, which is the limit"
+    )))
 }
 
 /// The slot of a handle and the state it has when the handle's store is in `phase`.

@@ -83,12 +83,15 @@ pub unsafe extern "C" fn mmc_list_segments(
         require_out("count", count)?;
         // SAFETY: the caller gives `capacity` structs of the size that the first one says.
         let out = unsafe { Out::new(infos, capacity)? };
-        let segments = entered.store().list_segments();
-        for (number, segment) in segments.iter().take(capacity).enumerate() {
-            out.write(number, &info_of(segment));
+        let mut segments = 0;
+        for segment in entered.store().list_segments() {
+            if segments < capacity {
+                out.write(segments, &info_of(&segment));
+            }
+            segments += 1;
         }
         // SAFETY: not null, and the caller's to write.
-        unsafe { put_out(count, segments.len()) };
+        unsafe { put_out(count, segments) };
         Ok(())
     })
 }

@@ -35,7 +35,7 @@ impl Admin for Store {
     }
 
     fn segments(&self) -> Vec<SegmentView> {
-        let segments = self.list_segments().into_iter().map(|segment| SegmentView {
+        let segments = self.list_segments().map(|segment| SegmentView {
             address: segment.address,
             allocated: segment.allocated,
             capacity: segment.capacity,

@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::iter;
 use std::ptr;
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 
 /// Bytes of one unit: the grain of every extent.
 pub(crate) const UNIT: u64 = 4096;
@@ -316,7 +316,7 @@ impl Allocator {
         let runs = self.runs(window.start).take_while(|(run, _)| run.start < end);
         let free = runs.filter(|(_, owner)| owner.is_none()).count();
         held.try_reserve(free)
-            .map_err(|_| Error::OutOfMemory(format!("list of {free} held extents: no memory").into()))?;
+            .map_err(|_| Error::OutOfMemory(words!("list of {free} held extents: no memory")))?;
         let mut at = window.start;
         while at < end
             && let Some((run, owner)) = self.run_containing(at)
@@ -361,7 +361,7 @@ impl Allocator {
             };
             inside
                 .try_reserve(1)
-                .map_err(|_| Error::OutOfMemory(format!("window of {} runs: no memory", inside.len()).into()))?;
+                .map_err(|_| Error::OutOfMemory(words!("window of {} runs: no memory", inside.len())))?;
             inside.push_back((run.units, price));
             extent.units += run.units;
             total += u128::from(price);
@@ -658,7 +658,7 @@ unsafe impl Plain for u64 {}
 /// `Vec` can't do this: `vec![0; n]` is as lazy but aborts when there is no memory, and a fill after `try_reserve`
 /// touches all of it.
 fn zeroed<T: Plain>(length: usize) -> Result<Box<[T]>> {
-    let no_memory = || Error::OutOfMemory(format!("allocator table of {length} entries: no memory").into());
+    let no_memory = || Error::OutOfMemory(words!("allocator table of {length} entries: no memory"));
     let layout = Layout::array::<T>(length).map_err(|_| no_memory())?;
     if layout.size() == 0 {
         return Ok(Box::new([]));

@@ -5,7 +5,7 @@
 
 use std::ffi::c_void;
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 
 /// Pieces of the caller's memory, in the object's order.
 #[derive(Clone, Copy)]
@@ -72,7 +72,7 @@ pub(crate) const MAX_OBJECT_BYTES: u64 = 1 << 43;
 pub(crate) fn list_of<T>(count: usize, value: impl FnMut() -> T) -> Result<Vec<T>> {
     let mut list = Vec::new();
     list.try_reserve_exact(count)
-        .map_err(|_| Error::OutOfMemory(format!("no memory for a batch of {count} elements").into()))?;
+        .map_err(|_| Error::OutOfMemory(words!("no memory for a batch of {count} elements")))?;
     list.resize_with(count, value);
     Ok(list)
 }

@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 
 /// How the memory is mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +249,7 @@ impl Mapping {
 }
 
 fn cannot_map(capacity: u64, error: &io::Error) -> Error {
-    Error::OutOfMemory(format!("segment of {capacity} bytes can't be mapped: {error}").into())
+    Error::OutOfMemory(words!("segment of {capacity} bytes can't be mapped: {error}"))
 }
 
 fn usize_of(bytes: u64) -> io::Result<usize> {

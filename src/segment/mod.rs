@@ -27,7 +27,7 @@ use allocator::{Allocator, Extent, Owner, UNIT};
 use device::Device;
 use dram::Mapping;
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 
 /// What kind of memory, fastest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -245,13 +245,10 @@ impl Segment {
         {
             Ok(_) => Ok(()),
             Err(holds) if holds & CLOSED != 0 => Err(Error::Busy("the segment is being unregistered already".into())),
-            Err(holds) => Err(Error::Busy(
-                format!(
-                    "{holds} pins, leases and reservations are open in segment {:#x}",
-                    self.address
-                )
-                .into(),
-            )),
+            Err(holds) => Err(Error::Busy(words!(
+                "{holds} pins, leases and reservations are open in segment {:#x}",
+                self.address
+            ))),
         }
     }
 

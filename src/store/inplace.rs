@@ -4,7 +4,7 @@
 //! copy where it is, a lease all of them. Each counts once in the object's copies (eviction passes them over, and their memory
 //! outlives a remove) and once in their segments (which then can't be unregistered).
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 use crate::hold::{Held, Overdue};
 use crate::key::Key;
 use crate::metrics::Counter;
@@ -95,9 +95,9 @@ impl Store {
         let _segments = SegmentHolds::resume(self, held);
         if is_overdue {
             self.drop_reserved_copies(held.slot);
-            return Err(Error::Timeout(
-                format!("reservation {token:#x}: its term had passed, the key is free again").into(),
-            ));
+            return Err(Error::Timeout(words!(
+                "reservation {token:#x}: its term had passed, the key is free again"
+            )));
         }
         let writing = Writing::resume(self, held.slot);
         self.mirror(held.slot)?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 
 use super::Store;
 
@@ -30,7 +30,7 @@ pub(super) fn start(store: &Arc<Store>) -> Result<()> {
     let running = std::thread::Builder::new()
         .name("mmc-keeper".into())
         .spawn(move || kept.keep())
-        .map_err(|error| Error::OutOfMemory(format!("no thread for the store's upkeep: {error}").into()))?;
+        .map_err(|error| Error::OutOfMemory(words!("no thread for the store's upkeep: {error}")))?;
     let _ = store.keeper.thread.set(running.thread().clone());
     *store.keeper.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
     Ok(())

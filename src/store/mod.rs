@@ -239,18 +239,12 @@ impl Store {
     /// Whether the host's memory may be taken away: no pin, lease or reservation is in it. Closes those segments, or none.
     pub(crate) fn release_host_memory(&self) -> Result<()> {
         self.sweep();
-        let mut closed: Vec<&Registered> = Vec::new();
-        for registered in self
-            .segments
-            .open()
-            .into_iter()
-            .filter(|registered| registered.segment.is_host)
-        {
+        let hosts = || self.segments.open().filter(|registered| registered.segment.is_host);
+        for (number, registered) in hosts().enumerate() {
             if let Err(error) = registered.segment.close() {
-                closed.into_iter().for_each(|other| other.segment.reopen());
+                hosts().take(number).for_each(|other| other.segment.reopen());
                 return Err(error);
             }
-            closed.push(registered);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Ranks that the caller prefers come first, in its order, then the store's own rank, then the emptiest. Copies lie on distinct ranks, all of
 //! them or none. Every segment is asked for room as it is before any is asked to make room.
 
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 use crate::object::MAX_COPIES;
 use crate::segment::allocator::{Extent, Owner};
 use crate::segment::{MAX_RANKS, Medium, Segment};
@@ -120,12 +120,13 @@ impl Store {
 
     /// The segments of a medium in the order in which they are tried.
     fn candidates(&self, medium: Medium, options: &PutOptions<'_>) -> Result<Vec<&Registered>> {
-        let mut candidates: Vec<&Registered> = self.segments.open();
-        candidates.retain(|registered| registered.segment.medium == medium);
+        let open = self.segments.open_numbers();
+        let mut candidates = Vec::new();
+        candidates.try_reserve_exact(open.len()).map_err(no_memory)?;
+        let registered = open.iter().map(|number| self.segments.get(*number));
+        candidates.extend(registered.filter(|registered| registered.segment.medium == medium));
         if candidates.is_empty() {
-            return Err(Error::NoSpace(
-                format!("no {} segment is registered", medium.name()).into(),
-            ));
+            return Err(Error::NoSpace(words!("no {} segment is registered", medium.name())));
         }
         for rank in options.preferred {
             if !candidates.iter().any(|registered| registered.segment.rank == *rank) {
@@ -144,12 +145,23 @@ impl Store {
                 medium.name()
             ));
         }
-        candidates.sort_by_cached_key(|registered| {
+        // Each one's place is found once: what is allocated changes meanwhile.
+        let mut ranked = Vec::new();
+        ranked.try_reserve_exact(candidates.len()).map_err(no_memory)?;
+        ranked.extend(candidates.drain(..).enumerate().map(|(number, registered)| {
             let segment = &registered.segment;
             let preferred = options.preferred.iter().position(|rank| *rank == segment.rank);
             let share = u128::from(segment.allocated()) * 1000 / u128::from(segment.capacity);
-            (preferred.unwrap_or(MAX_COPIES), segment.rank != self.rank, share)
-        });
+            let place = (
+                preferred.unwrap_or(MAX_COPIES),
+                segment.rank != self.rank,
+                share,
+                number,
+            );
+            (place, registered)
+        }));
+        ranked.sort_unstable_by_key(|(place, _)| *place);
+        candidates.extend(ranked.into_iter().map(|(_, registered)| registered));
         Ok(candidates)
     }
 
@@ -157,7 +169,6 @@ impl Store {
         let has_dram = self
             .segments
             .open()
-            .iter()
             .any(|registered| registered.segment.medium == Medium::Dram);
         if has_dram { Medium::Dram } else { Medium::Hbm }
     }
@@ -169,12 +180,15 @@ impl Store {
     }
 }
 
+fn no_memory(_: std::collections::TryReserveError) -> Error {
+    Error::OutOfMemory("no memory for a list of segments".into())
+}
+
 fn no_space(size: u64, medium: Medium, largest: u64) -> Error {
     let name = medium.name();
     Error::NoSpace(if size > largest {
-        format!("object of {size} bytes: the largest {name} segment has {largest}").into()
+        words!("object of {size} bytes: the largest {name} segment has {largest}")
     } else {
-        format!("object of {size} bytes: no run of that size in {name} is free of pinned, leased and reserved objects")
-            .into()
+        words!("object of {size} bytes: no run of that size in {name} is free of pinned, leased and reserved objects")
     })
 }

@@ -135,8 +135,8 @@ impl Store {
     }
 
     /// The open segments, by medium, rank and address.
-    pub(crate) fn list_segments(&self) -> Vec<SegmentView> {
-        let views = self.segments.open().into_iter().map(|registered| {
+    pub(crate) fn list_segments(&self) -> impl Iterator<Item = SegmentView> {
+        self.segments.open().map(|registered| {
             let segment = &registered.segment;
             SegmentView {
                 address: segment.address,
@@ -146,18 +146,21 @@ impl Store {
                 rank: segment.rank,
                 report: segment.mapping_report(),
             }
-        });
-        views.collect()
+        })
     }
 
     /// Levels of the store now.
     pub(crate) fn statistics(&self) -> Statistics {
-        let segments = self.list_segments();
+        let (segments, capacity, allocated) =
+            self.list_segments()
+                .fold((0, 0, 0), |(segments, capacity, allocated), segment| {
+                    (segments + 1, capacity + segment.capacity, allocated + segment.allocated)
+                });
         Statistics {
-            segments: segments.len(),
+            segments,
             stored_keys: self.stored_keys(),
-            capacity: segments.iter().map(|segment| segment.capacity).sum(),
-            allocated: segments.iter().map(|segment| segment.allocated).sum(),
+            capacity,
+            allocated,
             metadata: self.objects.bytes() + self.index.bytes() + self.holds.bytes(),
             pins: self.holds.pins(),
             reservations: self.holds.reservations(),
@@ -172,7 +175,7 @@ impl Store {
 
     /// The Prometheus text.
     pub(crate) fn metrics_text(&self) -> String {
-        let segments = self.list_segments().into_iter().map(|segment| SegmentGauge {
+        let segments = self.list_segments().map(|segment| SegmentGauge {
             medium: segment.medium.name(),
             rank: segment.rank,
             capacity: segment.capacity,

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 
 use super::claims::Contenders;
-use crate::error::{Error, Result, invalid};
+use crate::error::{Error, Result, invalid, words};
 use crate::evict::Policy;
 use crate::segment::{Medium, Memory, Segment, allocator::UNIT};
 
@@ -83,8 +83,12 @@ impl Segments {
     }
 
     /// The open segments, by medium, rank and address.
-    pub(crate) fn open(&self) -> Vec<&Registered> {
-        self.open.load().iter().map(|number| self.get(*number)).collect()
+    pub(crate) fn open(&self) -> Open<'_> {
+        Open {
+            segments: self,
+            numbers: self.open.load(),
+            next: 0,
+        }
     }
 
     /// The numbers of the open segments, in the same order. Takes no lock.
@@ -94,11 +98,8 @@ impl Segments {
 
     /// The open segment that begins at this pool address.
     pub(crate) fn at(&self, address: u64) -> Result<&Registered> {
-        let found = self
-            .open()
-            .into_iter()
-            .find(|registered| registered.segment.address == address);
-        found.ok_or_else(|| Error::Unknown(format!("segment {address:#x}: none is registered at this address").into()))
+        let found = self.open().find(|registered| registered.segment.address == address);
+        found.ok_or_else(|| Error::Unknown(words!("segment {address:#x}: none is registered at this address")))
     }
 
     /// Registers a segment. `memory` is asked for once the plan has been found good.
@@ -111,9 +112,9 @@ impl Segments {
         check_capacity(plan.capacity)?;
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if next.number == MAX_REGISTRATIONS {
-            return Err(Error::NoSpace(
-                format!("a store takes {MAX_REGISTRATIONS} registrations in its life").into(),
-            ));
+            return Err(Error::NoSpace(words!(
+                "a store takes {MAX_REGISTRATIONS} registrations in its life"
+            )));
         }
         let end = next
             .address
@@ -123,9 +124,10 @@ impl Segments {
             .and_then(|end| end.checked_add(GUARD))
             .filter(|after| *after <= END_OF_ADDRESSES);
         let Some(after) = after else {
-            return Err(Error::NoSpace(
-                format!("no pool addresses left for a segment of {} bytes", plan.capacity).into(),
-            ));
+            return Err(Error::NoSpace(words!(
+                "no pool addresses left for a segment of {} bytes",
+                plan.capacity
+            )));
         };
         let memory = memory()?;
         self.check_overlap(plan, &memory)?;
@@ -190,6 +192,23 @@ impl Segments {
             }
         }
         Ok(())
+    }
+}
+
+/// The segments that were open when it was asked. Takes no memory.
+pub(crate) struct Open<'s> {
+    segments: &'s Segments,
+    numbers: arc_swap::Guard<Arc<Vec<u32>>>,
+    next: usize,
+}
+
+impl<'s> Iterator for Open<'s> {
+    type Item = &'s Registered;
+
+    fn next(&mut self) -> Option<&'s Registered> {
+        let number = *self.numbers.get(self.next)?;
+        self.next += 1;
+        Some(self.segments.get(number))
     }
 }
 

@@ -689,6 +689,27 @@ impl Device {
     }
 }
 
+/// Runs `body` of the test `name` in a process of its own, which may end in any way, and gives its output when that is success.
+pub fn in_child(name: &str, body: impl FnOnce()) {
+    const CHILD: &str = "MMC_TEST_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture", "--test-threads", "1"])
+        .env(CHILD, name)
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        output.status.success(),
+        "{name} in a child: {}\n{}",
+        output.status,
+        text.concat()
+    );
+    assert!(text[0].contains("1 passed"), "there is no test {name}: {}", text[0]);
+}
+
 /// Waits until `is_so`, which something else brings about, for at most ten seconds.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
