@@ -7,10 +7,10 @@
 //! [`light_fence`], which is none but for the compiler, and the second pays for both with [`heavy_fence`]: `membarrier(2)` makes every thread of
 //! the process pass a full fence. Where the kernel has no such call, both are full fences.
 
-use std::sync::atomic::{AtomicBool, compiler_fence, fence};
+use std::sync::atomic::{AtomicBool, compiler_fence};
 use std::time::Duration;
 
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub(crate) use crate::stripe::add as add_to_own;
 

@@ -39,6 +39,11 @@ pub(crate) enum Attempt {
 }
 
 impl Count {
+    #[cfg(test)]
+    pub(crate) fn new() -> Count {
+        Count(AtomicU64::new(0))
+    }
+
     /// Starts a copy: not live, held once.
     pub(crate) fn reserve(&self, generation: u32) {
         self.0

@@ -5,19 +5,22 @@
 //! lines, and an object costs 128 bytes here. An extension is its slot's for good: whoever comes late with a slot's number, and finds out
 //! afterwards that the object has gone, has meanwhile looked at, or counted himself into, that slot's own words and no other's.
 //!
-//! **Reading without a lock.** The `life` word holds the slot's generation, the object's state and the key's length. It is written last
-//! when an object is made and first when its slot is given up, so a reader that finds the same `life` before and after comparing
-//! the key has compared that object's key (a seqlock; fences as in Boehm, "Can seqlocks get along with programming language
-//! memory models?", 2012). Whoever needs the bytes counts itself into the copy ([`Count`]) and checks the generation once more.
+//! **Reading without a lock.** The slot's [`Life`] is written last when an object is made and first when its slot is given up, so a reader
+//! that finds the same generation before and after comparing the key has compared that object's key. Whoever needs the bytes counts
+//! itself into the copy ([`Count`]) and checks the generation once more.
 //!
-//! **Writing.** State and copies change only under the lock of the key's index shard. `Reserved` (key taken, bytes being written) ->
-//! `Readable` -> `Gone`. The slot is given up when the name is out of the index and the last copy's memory is back.
+//! **Writing.** `Reserved` (key taken, bytes being written) -> `Readable` is its writer's step; `Readable` -> `Gone`, and the end of
+//! single copies, happen under the lock of the key's index shard. The slot is given up when the name is out of the index and the last
+//! copy's memory is back.
 
 mod count;
+mod life;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use count::{Attempt, Count};
+use life::LifeWord;
+pub(crate) use life::{Life, State};
 
 use crate::error::Result;
 use crate::key::{Key, MAX_KEY_BYTES};
@@ -31,56 +34,6 @@ const MAX_OBJECTS: u32 = 1 << 29;
 const INLINE_KEY_BYTES: usize = 64;
 /// No entry in a policy.
 const NO_HANDLE: u32 = u32::MAX;
-
-/// Where an object stands in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
-    /// The slot has no object.
-    Free = 0,
-    /// The key is taken, the bytes are being written.
-    Reserved = 1,
-    /// Everybody can read it.
-    Readable = 2,
-    /// Out of the index; somebody may still read or hold a copy.
-    Gone = 3,
-}
-
-/// The word that says which object a slot has: generation, copies, state, length of the key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Life(u64);
-
-impl Life {
-    fn new(generation: u32, copies: usize, state: State, key_bytes: usize) -> Life {
-        Life((u64::from(generation) << 32) | ((copies as u64) << 24) | ((state as u64) << 16) | key_bytes as u64)
-    }
-
-    /// How often the slot had been given up before this object came.
-    pub(crate) fn generation(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    pub(crate) fn state(self) -> State {
-        match (self.0 >> 16) & 0xff {
-            0 => State::Free,
-            1 => State::Reserved,
-            2 => State::Readable,
-            _ => State::Gone,
-        }
-    }
-
-    /// Copies that were ever made of it; some may be gone.
-    pub(crate) fn copies(self) -> usize {
-        ((self.0 >> 24) & 0xff) as usize
-    }
-
-    fn key_bytes(self) -> usize {
-        (self.0 & 0xffff) as usize
-    }
-
-    fn with_state(self, state: State) -> Life {
-        Life::new(self.generation(), self.copies(), state, self.key_bytes())
-    }
-}
 
 /// One copy of an object, wherever its parts are kept: where it lies, who needs it, and its entry in the policy of its segment.
 #[derive(Clone, Copy)]
@@ -136,7 +89,7 @@ struct Copy {
 /// A slot for one object: two cache lines.
 #[repr(C, align(64))]
 pub(crate) struct Object {
-    life: AtomicU64,
+    life: LifeWord,
     hash: AtomicU64,
     size: AtomicU64,
     /// The last use, as a place in the order of eviction: `crate::evict` says how it is made.
@@ -179,7 +132,7 @@ unsafe impl Slot for Extension {
 
 impl Object {
     pub(crate) fn life(&self) -> Life {
-        Life(self.life.load(Ordering::Acquire))
+        self.life.load()
     }
 
     pub(crate) fn hash(&self) -> u64 {
@@ -203,15 +156,9 @@ impl Object {
         }
     }
 
-    /// Changes the state. Only under the lock of the key's shard.
+    /// Changes the state: to `Readable` by its writer, to `Gone` under the lock of the key's shard.
     pub(crate) fn set_state(&self, state: State) {
-        self.life.store(self.life().with_state(state).0, Ordering::Release);
-    }
-
-    /// Checks that everything read since `life` was loaded belongs to the object of `life`.
-    fn is_still(&self, life: Life) -> bool {
-        fence(Ordering::Acquire);
-        self.life.load(Ordering::Relaxed) == life.0
+        self.life.set(self.life().with_state(state));
     }
 }
 
@@ -268,8 +215,7 @@ impl Objects {
             self.slots.take().or_else(|error| other().ok_or(error))?
         };
         let object = self.get(slot);
-        // The slot reads as free since it was given up; nothing written below may be seen before that.
-        fence(Ordering::Release);
+        object.life.begin();
         object.hash.store(hash, Ordering::Relaxed);
         object.size.store(size, Ordering::Relaxed);
         object.used.store(0, Ordering::Relaxed);
@@ -278,8 +224,10 @@ impl Objects {
         for (word, bytes) in self.key_words(object).zip(key.bytes().chunks(8)) {
             word.store(word_of(bytes), Ordering::Relaxed);
         }
-        let life = Life::new(object.life().generation(), copies, State::Reserved, key.bytes().len());
-        object.life.store(life.0, Ordering::Release);
+        let generation = object.life().generation();
+        object
+            .life
+            .set(Life::new(generation, copies, State::Reserved, key.bytes().len()));
         Ok(slot)
     }
 
@@ -321,21 +269,24 @@ impl Objects {
     pub(crate) fn life_of(&self, slot: u32, key: &Key, hash: u64) -> Option<Life> {
         let object = self.slots.try_get(slot)?;
         let life = object.life();
-        let is_named = matches!(life.state(), State::Reserved | State::Readable)
+        let has_key = life.is_named()
             && object.hash() == hash
             && life.key_bytes() == key.bytes().len()
             && self
                 .key_words(object)
                 .zip(key.bytes().chunks(8))
                 .all(|(word, bytes)| word.load(Ordering::Relaxed) == word_of(bytes));
-        (is_named && object.is_still(life)).then_some(life)
+        if !has_key {
+            return None;
+        }
+        object.life.again(life).filter(|life| life.is_named())
     }
 
     /// The object's life and key, when it is reserved or readable. Takes no lock.
     pub(crate) fn read_key(&self, slot: u32) -> Option<(Life, KeyCopy)> {
         let object = self.get(slot);
         let life = object.life();
-        if !matches!(life.state(), State::Reserved | State::Readable) {
+        if !life.is_named() {
             return None;
         }
         let mut key = KeyCopy {
@@ -345,7 +296,8 @@ impl Objects {
         for (word, bytes) in self.key_words(object).zip(key.bytes[..key.length].chunks_mut(8)) {
             bytes.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes()[..bytes.len()]);
         }
-        object.is_still(life).then_some((life, key))
+        let life = object.life.again(life).filter(|life| life.is_named())?;
+        Some((life, key))
     }
 
     /// Ends one of the things that the slot stays for: its name, or a copy whose memory is back. The last one gives the slot up.
@@ -355,9 +307,7 @@ impl Objects {
             return;
         }
         let next = object.life().generation().wrapping_add(1);
-        object
-            .life
-            .store(Life::new(next, 0, State::Free, 0).0, Ordering::Release);
+        object.life.set(Life::new(next, 0, State::Free, 0));
         if object.extension.load(Ordering::Relaxed) == 0 {
             self.slots.give_back(slot);
         } else {
@@ -367,7 +317,7 @@ impl Objects {
 
     fn extension(&self, object: &Object) -> Option<&Extension> {
         self.extensions
-            .try_get(object.extension.load(Ordering::Relaxed).checked_sub(1)?)
+            .try_get(object.extension.load(Ordering::Acquire).checked_sub(1)?)
     }
 
     /// The words of the key, in order. A racing reader may meet those of a later object: it finds out by `is_still`.
@@ -407,23 +357,192 @@ fn word_of(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
 
-    fn create(objects: &Objects, key: &str, copies: usize) -> u32 {
-        objects
-            .create(&Key::new(key.as_bytes()).unwrap(), 7, 1, copies)
-            .unwrap()
+    const HASH: u64 = 0x1234_5678_9abc_def0;
+
+    fn text(bytes: usize, letter: u8) -> Vec<u8> {
+        vec![letter; bytes]
+    }
+
+    /// Makes an object without copies' memory, as `take_key` does.
+    fn create(objects: &Objects, key: &[u8], copies: usize) -> u32 {
+        objects.create(&Key::new(key).unwrap(), HASH, 4096, copies).unwrap()
+    }
+
+    #[test]
+    fn a_count_says_who_is_the_last() {
+        let count = Count::new();
+        count.reserve(3);
+        assert!(count.is_held() && !count.is_live(3));
+        assert_eq!((count.read(3), count.hold(3)), (Attempt::Gone, Attempt::Gone));
+        count.publish();
+        assert!(count.is_live(3) && !count.is_held());
+        assert_eq!((count.read(4), count.hold(2)), (Attempt::Gone, Attempt::Gone));
+        assert_eq!((count.read(3), count.hold(3)), (Attempt::Counted, Attempt::Counted));
+        assert_eq!(count.retire_unheld(3), None, "it is held");
+        assert!(!count.end_reading());
+        assert!(!count.retire());
+        assert!(count.end_hold(), "the last need of it");
+        assert_eq!(count.read(3), Attempt::Gone);
+    }
+
+    #[test]
+    fn a_count_that_is_full_refuses_and_stays_right() {
+        let count = Count::new();
+        count.reserve(u32::MAX);
+        count.publish();
+        let holds = std::iter::repeat_with(|| count.hold(u32::MAX)).take_while(|attempt| *attempt == Attempt::Counted);
+        let holds = holds.count();
+        assert_eq!(holds, (1 << 20) - 1);
+        assert_eq!(count.hold(u32::MAX), Attempt::Full);
+        assert_eq!(
+            count.read(u32::MAX),
+            Attempt::Counted,
+            "holds have not run into readings"
+        );
+        assert!(!count.retire() && !count.end_reading());
+        assert_eq!((0..holds).filter(|_| count.end_hold()).count(), 1);
+    }
+
+    #[test]
+    fn what_was_read_is_an_objects_through_its_states_and_no_further() {
+        let word = LifeWord::new();
+        word.set(Life::new(5, 1, State::Reserved, 3));
+        let seen = word.load();
+        word.set(seen.with_state(State::Readable));
+        assert_eq!(word.again(seen), Some(seen.with_state(State::Readable)));
+        word.set(seen.with_state(State::Gone));
+        assert!(!word.again(seen).unwrap().is_named());
+        word.set(Life::new(6, 0, State::Free, 0));
+        assert_eq!(word.again(seen), None);
+    }
+
+    #[test]
+    fn keys_of_every_length_are_found_and_read_back() {
+        let objects = Objects::new();
+        for bytes in [1, 7, 8, 9, 63, 64, 65, 72, 255, 256] {
+            let (own, other) = (text(bytes, b'a'), text(bytes, b'b'));
+            let mut last_differs = own.clone();
+            *last_differs.last_mut().unwrap() = b'z';
+            let slot = create(&objects, &own, 1);
+            let life_of = |key: &[u8], hash| objects.life_of(slot, &Key::new(key).unwrap(), hash);
+            let life = life_of(&own, HASH).expect("its own key");
+            assert_eq!((life.state(), life.copies()), (State::Reserved, 1));
+            assert_eq!(life_of(&own, HASH + 1), None, "another hash");
+            for wrong in [&other, &last_differs, &text(bytes % 256 + 1, b'a')] {
+                assert_eq!(life_of(wrong, HASH), None, "{bytes} bytes and {}", wrong.len());
+            }
+            let (read, key) = objects.read_key(slot).unwrap();
+            assert_eq!((read, key.bytes()), (life, &own[..]));
+            objects.finish(slot);
+            assert!(objects.read_key(slot).is_none() && life_of(&own, HASH).is_none());
+        }
+        assert_eq!(objects.bound(), 1, "the slot was used again each time");
+        assert_eq!(objects.extensions.bound(), 1, "and so was the extension");
+    }
+
+    #[test]
+    fn every_new_object_of_a_slot_has_the_next_generation() {
+        let objects = Objects::new();
+        for generation in 0..100 {
+            let slot = create(&objects, b"key", 1);
+            assert_eq!((slot, objects.get(slot).life().generation()), (0, generation));
+            objects.finish(slot);
+        }
+        // Through the end of its 32 bits, too.
+        objects.get(0).life.set(Life::new(u32::MAX, 0, State::Free, 0));
+        for generation in [u32::MAX, 0] {
+            let slot = create(&objects, b"key", 1);
+            objects.install(slot, 0, 0, 5, false);
+            let count = objects.blob(slot, 0).count;
+            count.publish();
+            assert_eq!(objects.get(slot).life().generation(), generation);
+            assert!(count.is_live(generation));
+            assert!(count.retire());
+            objects.finish(slot);
+            objects.finish(slot);
+        }
+    }
+
+    #[test]
+    fn a_slot_stays_until_its_name_and_every_copy_are_finished() {
+        let objects = Objects::new();
+        let slot = create(&objects, b"key", 3);
+        for copy in 0..3 {
+            objects.install(slot, copy, copy as u32, 100 + copy as u32, false);
+            assert_eq!(objects.blob(slot, copy).place(), (copy as u32, 100 + copy as u32));
+            assert!(!objects.blob(slot, copy).is_listed());
+        }
+        for _ in 0..3 {
+            objects.finish(slot);
+            assert_eq!(objects.get(slot).life().state(), State::Reserved);
+        }
+        objects.finish(slot);
+        assert_eq!(objects.get(slot).life().state(), State::Free);
+    }
+
+    #[test]
+    fn a_handle_is_taken_once() {
+        let objects = Objects::new();
+        let slot = create(&objects, b"key", 1);
+        objects.install(slot, 0, 0, 0, false);
+        let blob = objects.blob(slot, 0);
+        assert_eq!(blob.take_handle(), None);
+        blob.set_handle(7);
+        assert!(blob.is_listed());
+        assert_eq!((blob.take_handle(), blob.take_handle()), (Some(7), None));
+    }
+
+    #[test]
+    fn readers_of_a_slot_that_is_recycled_never_get_a_torn_key() {
+        let objects = Objects::new();
+        let lengths = [65, 71, 130, 200, 256];
+        let is_over = AtomicBool::new(false);
+        let slot = create(&objects, &text(lengths[0], b'a'), 1);
+        objects.finish(slot);
+        let reads = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0u32;
+                while !is_over.load(Ordering::Relaxed) {
+                    let Some((life, key)) = objects.read_key(slot) else {
+                        continue;
+                    };
+                    let number = life.generation() as usize;
+                    let expected = text(lengths[number % 5], b'a' + (number % 26) as u8);
+                    assert_eq!(key.bytes(), expected, "generation {number}");
+                    let right = Key::new(&expected).unwrap();
+                    let life_now = objects.life_of(slot, &right, HASH);
+                    let is_right = life_now.is_none_or(|now| {
+                        let other = now.generation() as usize;
+                        (other % 5, other % 26) == (number % 5, number % 26)
+                    });
+                    assert!(is_right, "{life_now:?} was taken for generation {number}");
+                    reads += 1;
+                }
+                reads
+            });
+            for number in 1..100_000usize {
+                let slot = create(&objects, &text(lengths[number % 5], b'a' + (number % 26) as u8), 1);
+                objects.get(slot).set_state(State::Readable);
+                objects.finish(slot);
+            }
+            is_over.store(true, Ordering::Relaxed);
+            reader.join().unwrap()
+        });
+        assert!(reads > 0, "no key was ever read");
     }
 
     #[test]
     fn a_copy_that_is_looked_up_late_is_a_copy_of_that_slot_and_of_no_other() {
         let objects = Objects::new();
-        let slot = create(&objects, "two copies", 2);
+        let slot = create(&objects, b"two copies", 2);
         let life = objects.get(slot).life();
         objects.install(slot, 1, 0, 0, false);
         let late = objects.blob(slot, 1).count as *const Count;
         objects.finish(slot);
         objects.finish(slot);
-        let others = [create(&objects, "plain", 1), create(&objects, "two copies again", 2)];
+        let others = [create(&objects, b"plain", 1), create(&objects, b"two copies again", 2)];
         objects.install(others[1], 1, 0, 0, false);
         objects.blob(others[1], 1).count.publish();
         assert_eq!(objects.blob(slot, 1).count as *const Count, late);
@@ -433,7 +552,7 @@ mod tests {
     #[test]
     fn a_free_slot_has_no_leases() {
         let objects = Objects::new();
-        let slots = [create(&objects, "one", 1), create(&objects, "other", 1)];
+        let slots = [create(&objects, b"one", 1), create(&objects, b"other", 1)];
         slots.iter().for_each(|slot| objects.finish(*slot));
         for slot in slots {
             assert_eq!(objects.get(slot).list.load(Ordering::Relaxed), 0);
@@ -445,7 +564,7 @@ mod tests {
         let objects = Objects::new();
         let long = "x".repeat(INLINE_KEY_BYTES + 1);
         for key in ["short", &long].repeat(10) {
-            let slot = create(&objects, key, 1);
+            let slot = create(&objects, key.as_bytes(), 1);
             objects.finish(slot);
         }
         assert_eq!((objects.slots.bound(), objects.extensions.bound()), (2, 1));
