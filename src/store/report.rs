@@ -92,7 +92,7 @@ impl Store {
                 .iter_mut()
                 .zip(shown)
                 .for_each(|(blob, shown)| *blob = Some(shown));
-            let leases = self.holds.leases_of(object, self.clock.milliseconds());
+            let leases = self.holds.leases_of(slot, object, self.clock.milliseconds());
             let view = ObjectView {
                 size: object.size(),
                 is_readable,
