@@ -67,12 +67,16 @@ demo:
 test:
 	+@bash tests/run.sh
 
-# The programs of tests/c, for tests/run.sh.
-TEST_PROGRAMS := $(patsubst tests/c/%.c, build/tests/%, $(wildcard tests/c/*.c))
+# The programs of tests/c and tests/cpp, for tests/run.sh.
+TEST_PROGRAMS := $(patsubst tests/c/%.c, build/tests/%, $(wildcard tests/c/*.c)) \
+    $(patsubst tests/cpp/%.cpp, build/tests/%-cpp, $(wildcard tests/cpp/*.cpp))
 tests/programs: $(TEST_PROGRAMS)
 
 build/tests/%: tests/c/%.c $(wildcard tests/c/*.h) include/mmc.h $(SONAME) | build/tests
 	$(C) -D_GNU_SOURCE $< -o $@ $(LINK)
+
+build/tests/%-cpp: tests/cpp/%.cpp $(HEADERS) $(SONAME) | build/tests
+	$(CPP) $< -o $@ $(LINK)
 
 # This one loads the library by itself.
 build/tests/reload: tests/c/reload.c $(wildcard tests/c/*.h) include/mmc.h $(SONAME) | build/tests

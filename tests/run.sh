@@ -2,7 +2,7 @@
 # Runs the steps of `make test` in their order, each with its name and time, and ends at the first that fails.
 #
 #     tests/run.sh                 all of them
-#     tests/run.sh symbols c       these
+#     tests/run.sh symbols headers these
 #
 # A step is a function `step_<name>`. What it prints goes to build/log/<name>, and to the terminal when it fails.
 set -eu -o pipefail
@@ -16,7 +16,7 @@ TARGET=${CARGO_TARGET_DIR:-target}
 LIBRARY=$TARGET/release/libmmc.so
 WARNINGS=(-Wall -Wextra -Wpedantic -Werror)
 LOGS=build/log
-STEPS=(setup format clippy rustdoc rust abort library symbols headers c valgrind examples install)
+STEPS=(setup format clippy rustdoc rust abort library symbols headers programs valgrind examples install)
 
 step_setup() {
     bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl
@@ -75,10 +75,22 @@ step_headers() {
     fi
 }
 
-step_c() {
+# Names of the programs of tests/c and tests/cpp, once they are built.
+programs() {
+    local source
+    for source in tests/c/*.c tests/cpp/*.cpp; do
+        case $source in
+            *\**) ;;
+            *.c) basename "$source" .c ;;
+            *) echo "$(basename "$source" .cpp)-cpp" ;;
+        esac
+    done
+}
+
+step_programs() {
     make tests/programs
-    for program in tests/c/*.c; do
-        timeout 120 "build/tests/$(basename "$program" .c)"
+    for program in $(programs); do
+        timeout 120 "build/tests/$program"
     done
 }
 
@@ -97,7 +109,7 @@ step_valgrind() {
     export LOGS
     rm -f "$LOGS"/valgrind-*
     make tests/programs
-    basename -s .c tests/c/*.c | xargs -P 2 -I '{}' bash -c 'valgrind_one {}'
+    programs | xargs -P 2 -I '{}' bash -c 'valgrind_one {}'
     # No error was reported by a process that could not say so in its own exit code.
     if grep -E '^==[0-9]+== ' "$LOGS"/valgrind-*; then return 1; fi
 }
