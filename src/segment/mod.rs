@@ -9,7 +9,7 @@
 //!
 //! **Leaving.** `holds` counts the pins, leases and reservations in the segment; closing it is one step from "none" to "closed", so
 //! either somebody holds on and nothing has changed, or nobody can begin to. Then the caller takes the objects out of the index,
-//! waits for [`Segment::wait_until_empty`], and the memory goes.
+//! waits until every extent is back, and the memory goes ([`Segment::withdraw`]).
 //!
 //! The allocator's lock is a leaf: nothing is called under it. A thread that stops while it holds it stops allocations in this segment.
 
@@ -213,6 +213,12 @@ impl Segment {
         self.waiters.fetch_sub(1, Ordering::SeqCst);
     }
 
+    /// Whether somebody waits for memory here.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiters.load(Ordering::SeqCst) > 0
+    }
+
     /// Lets everybody look again who waits for memory here.
     pub(crate) fn wake_waiters(&self) {
         if self.waiters.load(Ordering::SeqCst) > 0 {
@@ -257,17 +263,21 @@ impl Segment {
         self.holds.fetch_and(!CLOSED, Ordering::AcqRel);
     }
 
-    /// Blocks until every extent is back, for a moment at most; true when they are.
-    pub(crate) fn wait_until_empty(&self) -> bool {
-        let is_empty = |allocator: &Allocator| allocator.allocated_units() == 0;
-        self.wait_for_freed(is_empty);
-        self.with_space(|space| is_empty(space)).unwrap_or(true)
+    /// Blocks until every extent is back, for a moment at most.
+    pub(crate) fn wait_until_empty(&self) {
+        self.wait_for_freed(|allocator| allocator.allocated_units() == 0);
     }
 
-    /// Lets the memory go. Only when every extent is back and none can be given.
-    pub(crate) fn withdraw(&self) {
-        *lock(&self.space) = None;
+    /// Lets the memory go if every extent is back, and false else: somebody who looked before the segment was closed may take one after.
+    pub(crate) fn withdraw(&self) -> bool {
+        let mut space = lock(&self.space);
+        if space.as_ref().is_some_and(|allocator| allocator.allocated_units() > 0) {
+            return false;
+        }
+        *space = None;
+        drop(space);
         *lock(&self.mapping) = None;
+        true
     }
 }
 

@@ -68,7 +68,16 @@ impl Store {
         }
         self.sweep();
         let span = self.tracer.begin(Tracepoint::Evict, Timing::Sampled);
-        let first = self.next_candidate(registered);
+        // What is fragmented needs a window, not the next in order.
+        let is_fragmented = || {
+            let free = registered.segment.with_space(|space| u64::from(space.free_units()));
+            free.unwrap_or(0) >= 2 * u64::from(units)
+        };
+        let first = if is_fragmented() {
+            None
+        } else {
+            self.next_candidate(registered)
+        };
         let made = match &first {
             Some(candidate) if candidate.units == units => self.take_over(registered, candidate, owner),
             _ => None,
@@ -177,10 +186,12 @@ impl Store {
         true
     }
 
-    /// What an object in a window is worth; `None` when its copy there may not go.
+    /// What an object in a window is worth; `None` when its copy there may not go, or is going already.
     fn worth(&self, policy: &dyn evict::Policy, slot: u32, segment: u32, unit: u32) -> Option<u64> {
         let object = self.objects.get(slot);
-        let may_go = object.life().state() == State::Readable && !self.is_held_at(slot, segment, unit);
+        let life = object.life();
+        let count = self.objects.blob(slot, self.copy_at(slot, segment, unit)?).count;
+        let may_go = life.state() == State::Readable && count.is_live(life.generation()) && !count.is_held();
         // One more for being there at all: of two windows of the oldest, the one with fewer objects goes.
         may_go.then(|| policy.worth(object.used()).saturating_add(1))
     }

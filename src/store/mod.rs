@@ -18,6 +18,8 @@ mod keeper;
 pub(crate) mod list;
 pub(crate) mod place;
 pub(crate) mod put;
+#[cfg(test)]
+mod races;
 pub(crate) mod remove;
 pub(crate) mod report;
 pub(crate) mod segments;
@@ -226,11 +228,11 @@ impl Store {
         self.segments.hide(segment.number);
         loop {
             self.drop_copies_in(registered);
-            if segment.wait_until_empty() {
+            segment.wait_until_empty();
+            if segment.withdraw() {
                 break;
             }
         }
-        segment.withdraw();
         say!(Level::Info, "segment {address:#x} unregistered");
         span.good();
         Ok(())

@@ -75,20 +75,21 @@ impl Store {
 
         let span = self.tracer.begin(Tracepoint::LocalBatchPut, Timing::Always);
         let mut transfer = Transfer::new(Direction::ToSegment, options.stream);
-        for (number, writing) in writings.iter_mut().enumerate() {
+        for (number, writing) in writings.iter().enumerate() {
             let Some((begun, buffers)) = writing else { continue };
             let queued = self.write_copies(number, begun, buffers, &mut transfer);
-            if self.note(queued, &mut results[number]).is_none() {
-                *writing = None;
-            }
+            self.note(queued, &mut results[number]);
         }
         let mut is_good = true;
         transfer.finish(|number, error| {
             is_good = false;
-            writings[number] = None;
             self.note::<()>(Err(error), &mut results[number]);
         });
         span.end(is_good);
+        // Only now: what failed in one segment was still on its way into another, so its memory had to stay its own.
+        for (writing, _) in writings.iter_mut().zip(&*results).filter(|(_, code)| **code != 0) {
+            *writing = None;
+        }
 
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
         let mut bytes = 0;
