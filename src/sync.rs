@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, compiler_fence};
 use std::time::Duration;
 
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 pub(crate) use crate::stripe::add as add_to_own;
 

@@ -7,12 +7,16 @@
 #[allow(dead_code)]
 #[path = "../src/object/count.rs"]
 mod count;
+#[path = "../src/slab/free.rs"]
+mod free;
 #[allow(dead_code)]
 #[path = "../src/gate.rs"]
 mod gate;
 #[allow(dead_code)]
 #[path = "../src/object/life.rs"]
 mod life;
+#[path = "../src/index/version.rs"]
+mod version;
 
 /// What `crate::sync` is here.
 ///
@@ -21,7 +25,7 @@ mod life;
 #[allow(dead_code)]
 mod sync {
     use loom::sync::atomic;
-    pub(crate) use loom::sync::atomic::{Ordering, fence};
+    pub(crate) use loom::sync::atomic::{AtomicU32, Ordering, fence};
 
     /// Loom has no `membarrier`: both sides pass the full fence that the call of the kernel stands for.
     pub(crate) fn light_fence() {
@@ -95,9 +99,11 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::thread;
 
 use count::{Attempt, Count};
+use free::FreeNumbers;
 use gate::{Gate, Line};
 use life::{Life, LifeWord, State};
-use sync::{AtomicU64, Ordering};
+use sync::{AtomicU32, AtomicU64, Ordering};
+use version::Version;
 
 /// Runs a model whose threads are switched between at most so many times where they need not be.
 fn model(preemptions: usize, act: impl Fn() + Sync + Send + 'static) {
@@ -494,5 +500,160 @@ fn a_publisher_and_a_finder_agree_on_what_was_written() {
         is_there.store(true, Ordering::Release);
         slot.set_state(State::Readable);
         reader.join().unwrap();
+    });
+}
+
+/// A slab of three slots, each with what its owner writes.
+struct Numbers {
+    free: FreeNumbers,
+    links: [AtomicU32; 3],
+    memory: [Memory; 3],
+}
+
+impl Numbers {
+    /// All of them free: 0 comes first.
+    fn new() -> Arc<Numbers> {
+        let numbers = Numbers {
+            free: FreeNumbers::new(),
+            links: [(); 3].map(|()| AtomicU32::new(0)),
+            memory: [(); 3].map(|()| Memory::new(0)),
+        };
+        for number in (0..3).rev() {
+            numbers.give_back(number);
+        }
+        Arc::new(numbers)
+    }
+
+    /// Takes a number, writes to its slot as its only owner, and to its link too, as an object does.
+    fn take(&self, owner: u32) -> Option<u32> {
+        let number = self.free.pop(|number| &self.links[number as usize])?;
+        assert_eq!(self.memory[number as usize].read(), 0, "{number} has an owner");
+        self.memory[number as usize].write(owner);
+        self.links[number as usize].store(77, Ordering::Relaxed);
+        Some(number)
+    }
+
+    fn give_back(&self, number: u32) {
+        self.memory[number as usize].write(0);
+        self.free.push(number, &self.links[number as usize]);
+    }
+
+    fn assert_all_there(&self) {
+        let mut numbers: Vec<u32> = std::iter::from_fn(|| self.take(9)).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2], "a number was lost or is there twice");
+    }
+}
+
+#[test]
+fn a_free_number_has_one_taker_and_none_is_lost() {
+    model(3, || {
+        let numbers = Numbers::new();
+        let other = spawn(&numbers, |numbers| {
+            // Takes two and gives the first back first: the stack's head is the same again, what is below it is not.
+            let (first, second) = (numbers.take(1).unwrap(), numbers.take(1).unwrap());
+            numbers.give_back(first);
+            numbers.give_back(second);
+        });
+        if let Some(number) = numbers.take(2) {
+            numbers.give_back(number);
+        }
+        other.join().unwrap();
+        numbers.assert_all_there();
+    });
+}
+
+#[test]
+fn three_that_take_and_give_back_keep_the_numbers_apart() {
+    model(2, || {
+        let numbers = Numbers::new();
+        let use_one = |owner| {
+            move |numbers: &Numbers| {
+                let number = numbers.take(owner).unwrap();
+                numbers.give_back(number);
+            }
+        };
+        let others = [spawn(&numbers, use_one(1)), spawn(&numbers, use_one(2))];
+        use_one(3)(&numbers);
+        for other in others {
+            other.join().unwrap();
+        }
+        numbers.assert_all_there();
+    });
+}
+
+/// A shard of one entry: in its first bucket, or after a split in its second.
+struct Shard {
+    version: Version,
+    buckets: AtomicU32,
+    entries: [AtomicU32; 2],
+    lock: loom::sync::Mutex<()>,
+}
+
+const ENTRY: u32 = 5;
+
+impl Shard {
+    fn new() -> Arc<Shard> {
+        Arc::new(Shard {
+            version: Version::new(),
+            buckets: AtomicU32::new(1),
+            entries: [AtomicU32::new(ENTRY), AtomicU32::new(0)],
+            lock: loom::sync::Mutex::new(()),
+        })
+    }
+
+    fn search(&self) -> bool {
+        let bucket = self.buckets.load(Ordering::Acquire) - 1;
+        self.entries[bucket as usize].load(Ordering::Acquire) == ENTRY
+    }
+
+    /// As `Index::find`; without its look under the lock, if there was no need for one.
+    fn find(&self) -> bool {
+        let version = self.version.begin_look();
+        if self.search() {
+            return true;
+        }
+        if self.version.is_miss_true(version) {
+            return false;
+        }
+        let _locked = self.lock.lock().unwrap();
+        self.search()
+    }
+
+    /// As `Locked::split`, and when there is no memory for it, `Locked::unsplit`.
+    fn split(&self, is_undone: bool) {
+        let _locked = self.lock.lock().unwrap();
+        self.version.begin_move();
+        self.buckets.store(2, Ordering::Release);
+        self.entries[1].store(ENTRY, Ordering::Release);
+        self.entries[0].store(0, Ordering::Release);
+        if is_undone {
+            self.entries[1].store(0, Ordering::Release);
+            self.entries[0].store(ENTRY, Ordering::Release);
+            self.buckets.store(1, Ordering::Release);
+        }
+        self.version.end_move();
+    }
+}
+
+#[test]
+fn an_entry_that_stays_is_not_missed_while_its_bucket_is_split() {
+    model(3, || {
+        let shard = Shard::new();
+        let reader = spawn(&shard, Shard::find);
+        shard.split(false);
+        assert!(shard.find());
+        assert!(reader.join().unwrap(), "an entry that stays was missed");
+    });
+}
+
+#[test]
+fn an_entry_that_stays_is_not_missed_while_splits_are_undone_and_done_again() {
+    model(2, || {
+        let shard = Shard::new();
+        let reader = spawn(&shard, Shard::find);
+        shard.split(true);
+        shard.split(false);
+        assert!(reader.join().unwrap(), "an entry that stays was missed");
     });
 }

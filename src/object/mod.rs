@@ -24,7 +24,7 @@ pub(crate) use life::{Life, State};
 
 use crate::error::Result;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::slab::{Slab, Slot, Stack};
+use crate::slab::{FreeNumbers, Slab, Slot};
 
 /// The most copies of one object.
 pub(crate) const MAX_COPIES: usize = 8;
@@ -179,7 +179,7 @@ pub(crate) struct Objects {
     slots: Slab<Object>,
     extensions: Slab<Extension>,
     /// Free slots that have an extension.
-    extended: Stack,
+    extended: FreeNumbers,
 }
 
 impl Objects {
@@ -187,7 +187,7 @@ impl Objects {
         Objects {
             slots: Slab::new("objects", MAX_OBJECTS),
             extensions: Slab::new("object extensions", MAX_OBJECTS),
-            extended: Stack::new(),
+            extended: FreeNumbers::new(),
         }
     }
 

@@ -5,14 +5,18 @@
 //! given back when the slab goes, not before: a slot's memory is always a `T`, whoever has the number, which is what lets
 //! readers look into a slot without a lock and check afterwards that it still was what they took it for.
 //!
-//! Free numbers are a stack through the slots themselves (Treiber's, with a tag against reuse between look and swap), so neither
-//! taking nor giving back allocates. Who wants to keep some free slots apart from the others has a [`Stack`] of its own for them.
+//! Free numbers are a stack through the slots themselves ([`free`]), so neither taking nor giving back allocates. Who wants to keep
+//! some free slots apart from the others has a [`FreeNumbers`] of its own for them.
+
+mod free;
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use memmap2::MmapRaw;
+
+pub(crate) use free::FreeNumbers;
 
 use crate::error::{Error, Result, words};
 
@@ -35,21 +39,12 @@ const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as 
 /// Chunks of at least this size ask for huge pages: a look-up then misses the cache, but not the TLB too.
 const HUGE_BYTES: usize = 4 << 20;
 
-/// Free numbers of one slab: tag in the upper half, number + 1 of the topmost in the lower, 0 for none.
-pub(crate) struct Stack(AtomicU64);
-
-impl Stack {
-    pub(crate) const fn new() -> Stack {
-        Stack(AtomicU64::new(0))
-    }
-}
-
 /// Numbered slots of `T`.
 pub(crate) struct Slab<T> {
     chunks: [OnceLock<MmapRaw>; CHUNKS],
     /// The first number that was never given.
     fresh: AtomicU32,
-    free: Stack,
+    free: FreeNumbers,
     /// Numbers are below this.
     limit: u32,
     what: &'static str,
@@ -62,7 +57,7 @@ impl<T: Slot> Slab<T> {
         Slab {
             chunks: [const { OnceLock::new() }; CHUNKS],
             fresh: AtomicU32::new(0),
-            free: Stack::new(),
+            free: FreeNumbers::new(),
             limit: limit.min(LIMIT),
             what,
             slots: PhantomData,
@@ -106,38 +101,14 @@ impl<T: Slot> Slab<T> {
         self.give_back_to(&self.free, number);
     }
 
-    /// Gives a number back to a stack of the caller's. The caller must be its only holder.
-    pub(crate) fn give_back_to(&self, stack: &Stack, number: u32) {
-        let link = self.get(number).link();
-        let mut head = stack.0.load(Ordering::Relaxed);
-        loop {
-            link.store(head as u32, Ordering::Relaxed);
-            let next = tagged(head, number + 1);
-            match stack
-                .0
-                .compare_exchange_weak(head, next, Ordering::Release, Ordering::Relaxed)
-            {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
+    /// Gives a number back to the caller's own free numbers. The caller must be its only holder.
+    pub(crate) fn give_back_to(&self, free: &FreeNumbers, number: u32) {
+        free.push(number, self.get(number).link());
     }
 
-    /// Takes the number that was given back last to a stack of the caller's.
-    pub(crate) fn take_from(&self, stack: &Stack) -> Option<u32> {
-        let mut head = stack.0.load(Ordering::Acquire);
-        loop {
-            let number = (head as u32).checked_sub(1)?;
-            // Another thread may take this slot meanwhile and use the link for something else: the tag makes the swap fail then.
-            let next = tagged(head, self.get(number).link().load(Ordering::Relaxed));
-            match stack
-                .0
-                .compare_exchange_weak(head, next, Ordering::Acquire, Ordering::Acquire)
-            {
-                Ok(_) => return Some(number),
-                Err(now) => head = now,
-            }
-        }
+    /// Takes the number that was given back last to the caller's own free numbers.
+    pub(crate) fn take_from(&self, free: &FreeNumbers) -> Option<u32> {
+        free.pop(|number| self.get(number).link())
     }
 
     fn take_fresh(&self) -> Result<u32> {
@@ -189,14 +160,11 @@ fn position(number: u32) -> Option<(usize, usize)> {
     Some((chunk as usize, (shifted - (FIRST << chunk)) as usize))
 }
 
-fn tagged(head: u64, low: u32) -> u64 {
-    ((head >> 32).wrapping_add(1) << 32) | u64::from(low)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use std::sync::atomic::AtomicU64;
 
     struct Cell {
         link: AtomicU32,

@@ -1,0 +1,601 @@
+//! Key -> slot, by hash: read without a lock, grown a bucket at a time.
+//!
+//! The index knows hashes and slot numbers; whether a slot has the very key is the caller's question (the closure of [`Index::find`]).
+//! It is split into shards by the upper bits of the hash. A shard is a linear hash table (Litwin, VLDB 1980): buckets of one cache line,
+//! seven entries each, chained when more fall together. With every few insertions one bucket is split into two, so growing never stops
+//! anybody for longer than that, and a bucket's memory never moves ([`crate::slab`]).
+//!
+//! **Writers** hold the shard's lock. It is a leaf: nothing else is locked, copied, allocated from a segment or called back under it
+//! (a new chunk of buckets may be mapped). A thread that stops while it holds one stops the writers of that shard, and no reader for long.
+//!
+//! **Readers** look without it. An entry that is found needs no check here, as the caller verifies the slot. A miss is believed
+//! only when no bucket of the shard was being split or had been split meanwhile ([`Version`]); else it is looked up again under
+//! the lock. Entries never move except by a split, so a key that stays is never missed.
+
+mod version;
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use version::Version;
+
+use crate::error::Result;
+use crate::slab::{Slab, Slot};
+
+/// Shards; each has its own lock on its own cache lines.
+const SHARDS: usize = 1 << SHARD_BITS;
+const SHARD_BITS: u32 = 6;
+/// Entries in a bucket; with the link they fill a cache line.
+const ENTRIES: usize = 7;
+/// A shard grows when its buckets have more entries than this on average: few overflow, and 64 / 5 bytes an entry is cheap.
+const LOAD: u32 = 5;
+/// Buckets of an empty shard.
+const FIRST_BUCKETS: u32 = 16;
+/// Buckets that a shard can have: entries keep 32 bits of the hash, and some must be left to tell keys apart.
+const MAX_BUCKETS: u32 = 1 << 26;
+
+/// Seven entries and the number + 1 of the next bucket of the chain. An entry is 0, or the lower half of the hash and slot + 1.
+#[repr(C, align(64))]
+struct Bucket {
+    entries: [AtomicU64; ENTRIES],
+    next: AtomicU32,
+    free: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
+unsafe impl Slot for Bucket {
+    fn link(&self) -> &AtomicU32 {
+        &self.free
+    }
+}
+
+#[repr(align(128))]
+struct Shard {
+    version: Version,
+    /// Buckets in the table; the chain's further ones are in `Index::overflow`.
+    buckets: AtomicU32,
+    table: Slab<Bucket>,
+    /// Entries, reserved ones too.
+    lock: Mutex<u32>,
+}
+
+/// Hash -> slot.
+pub(crate) struct Index {
+    shards: Box<[Shard]>,
+    overflow: Slab<Bucket>,
+}
+
+impl Index {
+    pub(crate) fn new() -> Result<Index> {
+        Index::limited(MAX_BUCKETS, u32::MAX)
+    }
+
+    /// An index with so many buckets a shard, and so many further ones for chains.
+    fn limited(buckets: u32, overflow: u32) -> Result<Index> {
+        let shards = (0..SHARDS).map(|_| Shard::new(buckets)).collect::<Result<_>>()?;
+        Ok(Index {
+            shards,
+            overflow: Slab::new("index buckets", overflow),
+        })
+    }
+
+    /// Looks for the slot that `probe` accepts. Takes a lock only when a bucket was being split at that moment.
+    pub(crate) fn find<T>(&self, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let shard = self.shard(hash);
+        let version = shard.version.begin_look();
+        if let Some(found) = self.search(shard, hash, &mut probe) {
+            return Some(found);
+        }
+        if shard.version.is_miss_true(version) {
+            return None;
+        }
+        self.lock(hash).find(probe)
+    }
+
+    /// Locks the shard of this hash for looking and changing.
+    pub(crate) fn lock(&self, hash: u64) -> Locked<'_> {
+        let shard = self.shard(hash);
+        // A panic under the lock leaves every entry valid: nothing here is changed in more than one step that matters.
+        let len = shard.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        Locked {
+            index: self,
+            shard,
+            hash,
+            len,
+        }
+    }
+
+    /// Bytes of the buckets.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.table.bytes()).sum::<u64>() + self.overflow.bytes()
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[(hash >> (64 - SHARD_BITS)) as usize]
+    }
+
+    fn search<T>(&self, shard: &Shard, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        let buckets = shard.buckets.load(Ordering::Acquire);
+        for bucket in self.chain(shard.table.get(bucket_of(hash as u32, buckets))) {
+            for entry in &bucket.entries {
+                let value = entry.load(Ordering::Acquire);
+                if value != 0
+                    && (value >> 32) as u32 == hash as u32
+                    && let Some(found) = probe(value as u32 - 1)
+                {
+                    return Some(found);
+                }
+            }
+        }
+        None
+    }
+
+    fn chain<'s>(&'s self, first: &'s Bucket) -> impl Iterator<Item = &'s Bucket> {
+        std::iter::successors(Some(first), |bucket| {
+            bucket
+                .next
+                .load(Ordering::Acquire)
+                .checked_sub(1)
+                .map(|number| self.overflow.get(number))
+        })
+    }
+}
+
+impl Shard {
+    fn new(most_buckets: u32) -> Result<Shard> {
+        let table = Slab::new("index buckets", most_buckets);
+        for _ in 0..FIRST_BUCKETS {
+            table.take()?;
+        }
+        Ok(Shard {
+            version: Version::new(),
+            buckets: AtomicU32::new(FIRST_BUCKETS),
+            table,
+            lock: Mutex::new(0),
+        })
+    }
+}
+
+/// A shard under its lock, at one hash.
+pub(crate) struct Locked<'s> {
+    index: &'s Index,
+    shard: &'s Shard,
+    hash: u64,
+    len: MutexGuard<'s, u32>,
+}
+
+impl Locked<'_> {
+    /// Looks for the slot that `probe` accepts.
+    pub(crate) fn find<T>(&self, probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        self.index.search(self.shard, self.hash, probe)
+    }
+
+    /// Adds a slot. The caller has looked that the key is not there. On an error nothing has changed.
+    pub(crate) fn insert(&mut self, slot: u32) -> Result<()> {
+        self.add(self.bucket(), entry_of(self.hash, slot))?;
+        *self.len += 1;
+        if *self.len > self.shard.buckets.load(Ordering::Relaxed).saturating_mul(LOAD) {
+            self.split();
+        }
+        Ok(())
+    }
+
+    /// Takes a slot out; false when it was not in.
+    pub(crate) fn erase(&mut self, slot: u32) -> bool {
+        let wanted = entry_of(self.hash, slot);
+        let entry = self
+            .index
+            .chain(self.bucket())
+            .flat_map(|bucket| &bucket.entries)
+            .find(|entry| entry.load(Ordering::Relaxed) == wanted);
+        let Some(entry) = entry else { return false };
+        entry.store(0, Ordering::Release);
+        *self.len -= 1;
+        true
+    }
+
+    fn bucket(&self) -> &Bucket {
+        let buckets = self.shard.buckets.load(Ordering::Relaxed);
+        self.shard.table.get(bucket_of(self.hash as u32, buckets))
+    }
+
+    fn add(&self, first: &Bucket, value: u64) -> Result<()> {
+        let mut last = first;
+        for bucket in self.index.chain(first) {
+            if let Some(entry) = bucket.entries.iter().find(|entry| entry.load(Ordering::Relaxed) == 0) {
+                entry.store(value, Ordering::Release);
+                return Ok(());
+            }
+            last = bucket;
+        }
+        let number = self.index.overflow.take()?;
+        let bucket = self.index.overflow.get(number);
+        bucket.entries[0].store(value, Ordering::Relaxed);
+        bucket.next.store(0, Ordering::Relaxed);
+        last.next.store(number + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Splits the next bucket. Without memory for it the shard just stays as it is, and its chains grow longer.
+    fn split(&self) {
+        let Ok(new) = self.shard.table.take() else { return };
+        let old = new - (1 << new.ilog2());
+        let (old_bucket, new_bucket) = (self.shard.table.get(old), self.shard.table.get(new));
+        self.shard.version.begin_move();
+        self.shard.buckets.store(new + 1, Ordering::Release);
+        for entry in self.index.chain(old_bucket).flat_map(|bucket| &bucket.entries) {
+            let value = entry.load(Ordering::Relaxed);
+            if value != 0 && bucket_of((value >> 32) as u32, new + 1) == new {
+                // No memory for a chain's next bucket: the entry stays in the old chain, out of reach, unless all are put back.
+                if self.add(new_bucket, value).is_err() {
+                    self.unsplit(old_bucket, new_bucket, new);
+                    break;
+                }
+                entry.store(0, Ordering::Release);
+            }
+        }
+        self.trim(old_bucket);
+        self.shard.version.end_move();
+    }
+
+    /// Puts the entries of a split that could not be finished back where they were: the old chain has the holes for them.
+    fn unsplit(&self, old_bucket: &Bucket, new_bucket: &Bucket, new: u32) {
+        for entry in self.index.chain(new_bucket).flat_map(|bucket| &bucket.entries) {
+            let value = entry.swap(0, Ordering::AcqRel);
+            if value != 0 {
+                self.add(old_bucket, value)
+                    .expect("the old chain has room for what came from it");
+            }
+        }
+        self.trim(new_bucket);
+        self.shard.buckets.store(new, Ordering::Release);
+        self.shard.table.give_back(new);
+    }
+
+    /// Moves the entries of a chain to its front and gives the empty buckets at its end back. Only while the version is odd.
+    fn trim(&self, first: &Bucket) {
+        let chain = || self.index.chain(first).flat_map(|bucket| &bucket.entries);
+        let mut used = 0;
+        for entry in chain() {
+            let value = entry.swap(0, Ordering::AcqRel);
+            if value != 0 {
+                let target = chain().nth(used).expect("the target is at or before the entry");
+                target.store(value, Ordering::Release);
+                used += 1;
+            }
+        }
+        let mut bucket = first;
+        for _ in 1..used.div_ceil(ENTRIES) {
+            bucket = self.index.chain(bucket).nth(1).expect("the chain holds its entries");
+        }
+        let mut next = bucket.next.swap(0, Ordering::AcqRel);
+        while let Some(number) = next.checked_sub(1) {
+            next = self.index.overflow.get(number).next.swap(0, Ordering::AcqRel);
+            self.index.overflow.give_back(number);
+        }
+    }
+}
+
+/// The bucket of this half of a hash in a table of so many.
+fn bucket_of(hash: u32, buckets: u32) -> u32 {
+    let mask = buckets.next_power_of_two() - 1;
+    let bucket = hash & mask;
+    if bucket < buckets { bucket } else { hash & (mask >> 1) }
+}
+
+fn entry_of(hash: u64, slot: u32) -> u64 {
+    (hash << 32) | u64::from(slot + 1)
+}
+
+#[cfg(test)]
+impl Index {
+    /// Checks every invariant, and panics at the first that does not hold: an entry is in the chain that its hash leads to, no slot is
+    /// in twice, the counts are right, no bucket is in two chains, and none that is in no chain has an entry.
+    fn validate(&self) {
+        use std::collections::HashSet;
+        let (mut slots, mut chained) = (HashSet::new(), HashSet::new());
+        for shard in &self.shards {
+            let len = shard.lock.lock().unwrap();
+            let buckets = shard.buckets.load(Ordering::Relaxed);
+            let mut entries = 0;
+            for number in 0..shard.table.bound() {
+                let mut next = 0;
+                for (place, bucket) in self.chain(shard.table.get(number)).enumerate() {
+                    if place > 0 {
+                        assert!(chained.insert(next), "bucket {next} is chained twice");
+                    }
+                    next = bucket.next.load(Ordering::Relaxed);
+                    for entry in &bucket.entries {
+                        let value = entry.load(Ordering::Relaxed);
+                        if value != 0 {
+                            assert_eq!(
+                                bucket_of((value >> 32) as u32, buckets),
+                                number,
+                                "{value:#x} is out of reach"
+                            );
+                            assert!(slots.insert(value as u32), "{value:#x} is in twice");
+                            entries += 1;
+                        }
+                    }
+                }
+                assert!(
+                    number < buckets || next == 0,
+                    "bucket {number} is not in use, and has a chain"
+                );
+            }
+            assert_eq!(entries, *len, "entries of a shard");
+            assert!(
+                shard.version.is_miss_true(shard.version.begin_look()),
+                "a split never ended"
+            );
+        }
+        for number in (0..self.overflow.bound()).filter(|number| !chained.contains(&(number + 1))) {
+            let bucket = self.overflow.get(number);
+            assert!(bucket.entries.iter().all(|entry| entry.load(Ordering::Relaxed) == 0));
+        }
+    }
+
+    /// Buckets of the shard of this hash.
+    fn buckets_at(&self, hash: u64) -> u32 {
+        self.shard(hash).buckets.load(Ordering::Relaxed)
+    }
+
+    /// The bucket that each slot of this hash's shard is in.
+    fn places_at(&self, hash: u64) -> std::collections::HashMap<u32, u32> {
+        let shard = self.shard(hash);
+        let places = (0..shard.buckets.load(Ordering::Relaxed)).flat_map(|number| {
+            let entries = self.chain(shard.table.get(number)).flat_map(|bucket| &bucket.entries);
+            entries.map(move |entry| (entry.load(Ordering::Relaxed) as u32, number))
+        });
+        places.filter(|(slot, _)| *slot != 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+
+    /// The splitmix64 step: hashes that look random and are the same in every run.
+    fn mixed(number: u64) -> u64 {
+        let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// As `mixed`, in the first shard.
+    fn in_one_shard(number: u64) -> u64 {
+        mixed(number) >> SHARD_BITS
+    }
+
+    fn has(index: &Index, hash: u64, slot: u32) -> bool {
+        index.find(hash, |found| (found == slot).then_some(())).is_some()
+    }
+
+    fn insert(index: &Index, hash: u64, slot: u32) -> Result<()> {
+        index.lock(hash).insert(slot)
+    }
+
+    fn assert_all(index: &Index, expected: &HashMap<u32, u64>) {
+        index.validate();
+        for (slot, hash) in expected {
+            assert!(has(index, *hash, *slot), "slot {slot} of hash {hash:#x} is missed");
+        }
+        let len: u32 = index.shards.iter().map(|shard| *shard.lock.lock().unwrap()).sum();
+        assert_eq!(len as usize, expected.len());
+    }
+
+    #[test]
+    fn random_insertions_and_erasures_agree_with_a_map_whatever_the_hashes() {
+        type Hash = fn(u64) -> u64;
+        let hashes: [(&str, Hash); 5] = [
+            ("spread", mixed),
+            ("in one shard", in_one_shard),
+            ("in few buckets", |number| in_one_shard(number % 40)),
+            ("all the same", |_| 0xdead_beef),
+            ("the same below", |number| mixed(number) & 0xffff_ffff_0000_0000),
+        ];
+        for (name, hash_of) in hashes {
+            let (index, mut expected, mut random) = (Index::new().unwrap(), HashMap::new(), 0);
+            // The same lower halves make one long chain, which every operation walks.
+            let slots = if name.contains("same") { 300 } else { 6000 };
+            for step in 0..20_000u64 {
+                random = mixed(random + step);
+                // It grows first, and shrinks in the end.
+                let (slot, wants_more) = ((random >> 8) as u32 % slots, (random & 0xff) < 200 - step / 150);
+                let hash = hash_of(slot.into());
+                match (expected.contains_key(&slot), wants_more) {
+                    (false, true) => {
+                        insert(&index, hash, slot).unwrap();
+                        expected.insert(slot, hash);
+                    }
+                    (true, false) => {
+                        assert!(index.lock(hash).erase(slot), "{name}: slot {slot}");
+                        expected.remove(&slot);
+                    }
+                    (is_in, _) => {
+                        assert_eq!(has(&index, hash, slot), is_in, "{name}: slot {slot}");
+                        assert_eq!(
+                            index.lock(hash).find(|found| (found == slot).then_some(())).is_some(),
+                            is_in
+                        );
+                        assert!(is_in || !index.lock(hash).erase(slot));
+                    }
+                }
+                if step % 1000 == 0 {
+                    assert_all(&index, &expected);
+                }
+            }
+            assert_all(&index, &expected);
+            for (slot, hash) in expected.drain() {
+                assert!(index.lock(hash).erase(slot));
+            }
+            assert_all(&index, &expected);
+        }
+    }
+
+    #[test]
+    fn no_insertion_moves_the_entries_of_more_than_one_bucket() {
+        let index = Index::new().unwrap();
+        let mut places = HashMap::new();
+        for slot in 0..3000u32 {
+            let before = index.buckets_at(0);
+            insert(&index, in_one_shard(slot.into()), slot).unwrap();
+            let (after, now) = (index.buckets_at(0), index.places_at(0));
+            assert!(after - before <= 1);
+            for (slot, bucket) in &places {
+                let is_split = after > before && *bucket == before - (1 << before.ilog2());
+                assert!(
+                    now[slot] == *bucket || (is_split && now[slot] == before),
+                    "{slot} moved"
+                );
+            }
+            places = now;
+        }
+        assert!(index.buckets_at(0) >= 3000 / LOAD, "it has grown");
+        index.validate();
+    }
+
+    #[test]
+    fn readers_never_miss_a_key_that_stays_while_others_come_and_go_and_the_table_grows() {
+        const STAYING: u32 = 500;
+        let index = Index::new().unwrap();
+        for slot in 0..STAYING {
+            insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        }
+        let is_over = AtomicBool::new(false);
+        let looks = std::thread::scope(|scope| {
+            let reader = || {
+                let mut looks = 0u64;
+                while !is_over.load(Ordering::Relaxed) {
+                    for slot in 0..STAYING {
+                        assert!(has(&index, in_one_shard(slot.into()), slot), "slot {slot} is missed");
+                    }
+                    looks += 1;
+                }
+                looks
+            };
+            let readers = [scope.spawn(reader), scope.spawn(reader)];
+            for slot in STAYING..60_000 {
+                insert(&index, in_one_shard(slot.into()), slot).unwrap();
+                let other = slot - STAYING;
+                if other >= STAYING && !other.is_multiple_of(3) {
+                    assert!(index.lock(in_one_shard(other.into())).erase(other));
+                }
+            }
+            is_over.store(true, Ordering::Relaxed);
+            readers.map(|reader| reader.join().unwrap())
+        });
+        assert!(looks.iter().all(|looks| *looks > 0));
+        index.validate();
+    }
+
+    #[test]
+    fn a_split_that_has_no_memory_leaves_every_entry_where_it_is_found() {
+        // One further bucket for all chains.
+        let index = Index::limited(MAX_BUCKETS, 1).unwrap();
+        let mut expected = HashMap::new();
+        let mut add = |index: &Index, slot: u32, hash: u64| {
+            let result = insert(index, hash, slot);
+            if result.is_ok() {
+                expected.insert(slot, hash);
+            }
+            assert_all(index, &expected);
+            result
+        };
+        // Eight entries in bucket 0, all of which belong to bucket 16 as soon as there is one.
+        for slot in 0..8 {
+            add(&index, slot, 16).unwrap();
+        }
+        assert!(
+            insert(&index, 1 << 63, 1000).is_ok(),
+            "other shards have their own buckets"
+        );
+        assert!(index.lock(1 << 63).erase(1000));
+        for slot in 8..80 {
+            add(&index, slot, 1 + u64::from(slot) % 15).unwrap();
+        }
+        assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
+        // The first one that is too many would split bucket 0; its chain's second bucket can't be there twice.
+        for slot in 80..90 {
+            add(&index, slot, 1 + u64::from(slot) % 15).unwrap();
+            assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
+        }
+        // With one entry less there is room for them, and it grows again.
+        assert!(index.lock(16).erase(3));
+        expected.remove(&3);
+        insert(&index, 1, 90).unwrap();
+        expected.insert(90, 1);
+        assert_eq!(index.buckets_at(0), FIRST_BUCKETS + 1);
+        assert_all(&index, &expected);
+    }
+
+    #[test]
+    fn an_insertion_that_has_no_memory_changes_nothing() {
+        let index = Index::limited(FIRST_BUCKETS, 2).unwrap();
+        let mut expected = HashMap::new();
+        for slot in 0..3 * ENTRIES as u32 {
+            insert(&index, 5, slot).unwrap();
+            expected.insert(slot, 5);
+        }
+        assert!(matches!(
+            insert(&index, 5, 99),
+            Err(crate::error::Error::OutOfMemory(_))
+        ));
+        assert_all(&index, &expected);
+        assert!(index.lock(5).erase(7));
+        expected.remove(&7);
+        insert(&index, 5, 99).unwrap();
+        expected.insert(99, 5);
+        assert_all(&index, &expected);
+    }
+
+    #[test]
+    fn a_table_that_can_not_grow_gets_longer_chains() {
+        let index = Index::limited(FIRST_BUCKETS, u32::MAX).unwrap();
+        let mut expected = HashMap::new();
+        for slot in 0..2000 {
+            insert(&index, in_one_shard(slot.into()), slot).unwrap();
+            expected.insert(slot, in_one_shard(slot.into()));
+        }
+        assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
+        assert_all(&index, &expected);
+    }
+
+    #[test]
+    fn further_buckets_of_a_chain_come_back_when_its_bucket_is_split() {
+        let index = Index::new().unwrap();
+        for slot in 0..50_000 {
+            insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        }
+        index.validate();
+        let shard = index.shard(0);
+        let chained = |number| index.chain(shard.table.get(number)).count() - 1;
+        let chained: usize = (0..index.buckets_at(0)).map(chained).sum();
+        let most = (50_000 / LOAD) as usize / 4;
+        assert!(chained < most, "{chained} further buckets for {} entries", 50_000);
+        assert!(
+            (index.overflow.bound() as usize) < chained + most,
+            "they are used again"
+        );
+    }
+
+    #[test]
+    fn every_hash_has_one_bucket_and_a_split_moves_entries_to_the_new_one_only() {
+        for buckets in FIRST_BUCKETS..300 {
+            for hash in (0..1000).chain([u32::MAX, u32::MAX - 1, 0x8000_0000]) {
+                let (before, after) = (bucket_of(hash, buckets), bucket_of(hash, buckets + 1));
+                assert!(before < buckets);
+                let old = buckets - (1 << buckets.ilog2());
+                assert!(
+                    before == after || (before == old && after == buckets),
+                    "{hash} in {buckets}"
+                );
+            }
+        }
+    }
+}
