@@ -452,9 +452,9 @@ typedef struct mmc_event {
     struct mmc_key key;
 } mmc_event;
 
-// Takes events in the order in which they happened, on a thread of the library, with no lock held. `dropped` is how many were lost
-// before them since the last call, because the queue was full: then list the keys again. It may call the library, but not close
-// the store nor set the event callback.
+// Takes events in the order in which they happened, on a thread of the library, with no lock held. When the queue was full, a call with
+// `count` 0 follows all that came before: `dropped` is how many were lost since then, so list the keys again. Else `dropped` is 0. It
+// may call the library, but not close the store nor set the event callback.
 typedef void (*mmc_event_callback)(void *context, const struct mmc_event *events, size_t count, uint64_t dropped);
 
 #ifdef __cplusplus
