@@ -59,4 +59,36 @@ mod tests {
         clock.pass();
         assert!(clock.stamp_of_use() > second);
     }
+
+    #[test]
+    fn every_put_has_a_stamp_of_its_own_and_no_use_has_one_of_a_put() {
+        let clock = Clock::new();
+        let stamps = std::thread::scope(|scope| {
+            let putter = || {
+                let stamps: Vec<u64> = (0..10_000).map(|_| clock.stamp_of_put()).collect();
+                assert!(stamps.is_sorted() && stamps.iter().all(|stamp| stamp % 2 == 1));
+                stamps
+            };
+            let putters = [scope.spawn(putter), scope.spawn(putter)];
+            for _ in 0..10_000 {
+                assert_eq!(clock.stamp_of_use() % 2, 0);
+                clock.pass();
+            }
+            putters.map(|putter| putter.join().unwrap())
+        });
+        let all: std::collections::HashSet<u64> = stamps.into_iter().flatten().collect();
+        assert_eq!(all.len(), 20_000);
+    }
+
+    #[test]
+    fn milliseconds_begin_at_the_opening_and_never_go_back() {
+        let before = Instant::now();
+        let clock = Clock::new();
+        let mut last = 0;
+        while last < 3 {
+            let now = clock.milliseconds();
+            assert!(now >= last && u128::from(now) <= before.elapsed().as_millis());
+            last = now;
+        }
+    }
 }

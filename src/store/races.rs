@@ -103,7 +103,11 @@ fn assert_nothing_lost(store: &Store) {
 
 /// Runs each of `acts` again and again on a thread of its own, with the number of the round.
 fn run_together(acts: &[&(dyn Fn(usize) + Sync)]) {
-    let (end, is_over) = (Instant::now() + MOMENT, AtomicBool::new(false));
+    run_together_for(MOMENT, acts);
+}
+
+fn run_together_for(moment: Duration, acts: &[&(dyn Fn(usize) + Sync)]) {
+    let (end, is_over) = (Instant::now() + moment, AtomicBool::new(false));
     std::thread::scope(|scope| {
         for act in acts {
             scope.spawn(|| {
@@ -365,6 +369,118 @@ fn a_put_always_finds_room_beside_readers_and_removals() {
         }
     };
     run_together(&[&putter, &remover, &reader, &reader]);
+    assert_nothing_lost(&store);
+}
+
+#[test]
+fn everything_at_once_loses_nothing_and_tears_nothing() {
+    everything_at_once(MOMENT);
+}
+
+fn everything_at_once(moment: Duration) {
+    let store = open(&[24, 24, 16]);
+    // Keys of a length that needs an extension among them.
+    let names: Vec<String> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .into_iter()
+        .enumerate()
+        .map(|(number, letter)| letter.repeat(1 + number * 20))
+        .collect();
+    let name_of = |round: usize, step: usize| names[round.wrapping_mul(step) % names.len()].as_str();
+    let check = |bytes: &[u8], name: &str| {
+        let right = name.as_bytes()[0];
+        assert!(bytes.iter().all(|byte| *byte == right), "wrong bytes in {name}");
+    };
+    let is_usual = |error: &Error| {
+        assert!(
+            matches!(
+                error,
+                Error::Exists | Error::NotFound | Error::NoSpace(_) | Error::NoLease | Error::State(_)
+            ),
+            "{error}"
+        );
+    };
+    let putter = |round: usize| {
+        let (units, replicas) = (1 + round as u64 % 5, 1 + round / 7 % 3);
+        let _ = put(&store, name_of(round, 3), units, replicas).inspect_err(is_usual);
+        if round.is_multiple_of(97) {
+            store.remove_all();
+        }
+        let _ = store.remove(&key(name_of(round, 5))).inspect_err(is_usual);
+    };
+    let in_place = |round: usize| {
+        let name = name_of(round, 7);
+        let options = PutOptions {
+            replicas: 1 + round % 2,
+            ..OPTIONS
+        };
+        // Some terms are over before the commit.
+        let term = if round.is_multiple_of(3) { 1 } else { 1000 };
+        match store.reserve(&key(name), UNIT, &options, term) {
+            Ok(view) => {
+                // SAFETY: reserved, so the memory is this thread's alone.
+                let memory = unsafe { std::slice::from_raw_parts_mut(view.pointer.unwrap(), UNIT as usize) };
+                memory.fill(name.as_bytes()[0]);
+                if term == 1 {
+                    store.sweep();
+                }
+                check(memory, name);
+                match round % 4 {
+                    0 => store.abort(view.token).unwrap(),
+                    _ => match store.commit(view.token) {
+                        Ok(()) => {}
+                        Err(error) => assert!(matches!(error, Error::Timeout(_)), "{error}"),
+                    },
+                }
+                assert!(store.abort(view.token).is_err(), "a token ends once");
+            }
+            Err(error) => is_usual(&error),
+        }
+    };
+    let keeper = |round: usize| {
+        let name = name_of(round, 11);
+        let _ = store.add_lease(&key(name), 1 + round as u64 % 4).inspect_err(is_usual);
+        match store.pin(&key(name), 0) {
+            Ok(view) => {
+                // SAFETY: pinned, so the bytes stay and nobody writes them.
+                let bytes = unsafe { std::slice::from_raw_parts(view.pointer.unwrap(), view.size as usize) };
+                check(bytes, name);
+                let _ = store.remove(&key(name_of(round, 13)));
+                check(bytes, name);
+                store.unpin(view.token).unwrap();
+            }
+            Err(error) => is_usual(&error),
+        }
+        let _ = store.remove_lease(&key(name)).inspect_err(is_usual);
+        for registered in store.segments.open() {
+            if round.is_multiple_of(50) {
+                store.evict_to_low(registered);
+            }
+        }
+    };
+    let reader = |round: usize| {
+        let name = name_of(round, 1);
+        let mut bytes = vec![0; 5 * UNIT as usize];
+        let flags = super::GET_UP_TO;
+        match with_buffer(&mut bytes, |buffers| store.get(&key(name), buffers, flags, 0)) {
+            Ok(size) => check(&bytes[..size as usize], name),
+            Err(error) => is_usual(&error),
+        }
+        if let Ok(view) = store.query(&key(name), super::QUERY_RESERVED, 0) {
+            assert!(view.size % UNIT == 0 && view.size <= 5 * UNIT);
+        }
+        let mut from = Some(0);
+        while let Some(slot) = from {
+            from = store.page_of_keys(slot, |key| {
+                assert!(names.iter().any(|name| name.as_bytes() == key.bytes()));
+            });
+        }
+    };
+    run_together_for(moment, &[&putter, &putter, &in_place, &keeper, &reader]);
+    while store.statistics().leases > 0 {
+        store.sweep();
+        std::thread::yield_now();
+    }
+    assert_eq!(store.tokens(), 0);
     assert_nothing_lost(&store);
 }
 
