@@ -54,9 +54,10 @@ unsafe impl Slot for Bucket {
 #[repr(align(128))]
 struct Shard {
     version: Version,
-    /// Buckets in the table; the chain's further ones are in `Index::overflow`.
+    /// Its number among the shards.
+    number: u32,
+    /// Its buckets in the table; the chain's further ones are in `Index::overflow`.
     buckets: AtomicU32,
-    table: Slab<Bucket>,
     /// Entries, reserved ones too.
     lock: Mutex<u32>,
 }
@@ -64,6 +65,10 @@ struct Shard {
 /// Hash -> slot.
 pub(crate) struct Index {
     shards: Box<[Shard]>,
+    /// Bucket b of shard s has the number b x `SHARDS` + s: shards grow alike, so the table is dense, and large enough for huge pages.
+    table: Slab<Bucket>,
+    /// Buckets that a shard may have.
+    most_buckets: u32,
     overflow: Slab<Bucket>,
 }
 
@@ -74,9 +79,12 @@ impl Index {
 
     /// An index with so many buckets a shard, and so many further ones for chains.
     fn limited(buckets: u32, overflow: u32) -> Result<Index> {
-        let shards = (0..SHARDS).map(|_| Shard::new(buckets)).collect::<Result<_>>()?;
+        let table = Slab::new("index buckets", u32::MAX);
+        table.reach(FIRST_BUCKETS * SHARDS as u32 - 1)?;
         Ok(Index {
-            shards,
+            shards: (0..SHARDS as u32).map(Shard::new).collect(),
+            table,
+            most_buckets: buckets,
             overflow: Slab::new("index buckets", overflow),
         })
     }
@@ -109,16 +117,21 @@ impl Index {
 
     /// Bytes of the buckets.
     pub(crate) fn bytes(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.table.bytes()).sum::<u64>() + self.overflow.bytes()
+        self.table.bytes() + self.overflow.bytes()
     }
 
     fn shard(&self, hash: u64) -> &Shard {
         &self.shards[(hash >> (64 - SHARD_BITS)) as usize]
     }
 
+    /// A shard's bucket of this number.
+    fn bucket(&self, shard: &Shard, number: u32) -> &Bucket {
+        self.table.get(number * SHARDS as u32 + shard.number)
+    }
+
     fn search<T>(&self, shard: &Shard, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
         let buckets = shard.buckets.load(Ordering::Acquire);
-        for bucket in self.chain(shard.table.get(bucket_of(hash as u32, buckets))) {
+        for bucket in self.chain(self.bucket(shard, bucket_of(hash as u32, buckets))) {
             for entry in &bucket.entries {
                 let value = entry.load(Ordering::Acquire);
                 if value != 0
@@ -144,17 +157,13 @@ impl Index {
 }
 
 impl Shard {
-    fn new(most_buckets: u32) -> Result<Shard> {
-        let table = Slab::new("index buckets", most_buckets);
-        for _ in 0..FIRST_BUCKETS {
-            table.take()?;
-        }
-        Ok(Shard {
+    fn new(number: u32) -> Shard {
+        Shard {
+            number,
             version: Version::new(),
             buckets: AtomicU32::new(FIRST_BUCKETS),
-            table,
             lock: Mutex::new(0),
-        })
+        }
     }
 }
 
@@ -198,7 +207,7 @@ impl Locked<'_> {
 
     fn bucket(&self) -> &Bucket {
         let buckets = self.shard.buckets.load(Ordering::Relaxed);
-        self.shard.table.get(bucket_of(self.hash as u32, buckets))
+        self.index.bucket(self.shard, bucket_of(self.hash as u32, buckets))
     }
 
     fn add(&self, first: &Bucket, value: u64) -> Result<()> {
@@ -220,9 +229,12 @@ impl Locked<'_> {
 
     /// Splits the next bucket. Without memory for it the shard just stays as it is, and its chains grow longer.
     fn split(&self) {
-        let Ok(new) = self.shard.table.take() else { return };
+        let new = self.shard.buckets.load(Ordering::Relaxed);
+        if new >= self.index.most_buckets || self.index.table.reach(new * SHARDS as u32 + self.shard.number).is_err() {
+            return;
+        }
         let old = new - (1 << new.ilog2());
-        let (old_bucket, new_bucket) = (self.shard.table.get(old), self.shard.table.get(new));
+        let (old_bucket, new_bucket) = (self.index.bucket(self.shard, old), self.index.bucket(self.shard, new));
         self.shard.version.begin_move();
         self.shard.buckets.store(new + 1, Ordering::Release);
         for entry in self.index.chain(old_bucket).flat_map(|bucket| &bucket.entries) {
@@ -251,7 +263,6 @@ impl Locked<'_> {
         }
         self.trim(new_bucket);
         self.shard.buckets.store(new, Ordering::Release);
-        self.shard.table.give_back(new);
     }
 
     /// Moves the entries of a chain to its front and gives the empty buckets at its end back. Only while the version is odd.
@@ -300,9 +311,13 @@ impl Index {
             let len = shard.lock.lock().unwrap();
             let buckets = shard.buckets.load(Ordering::Relaxed);
             let mut entries = 0;
-            for number in 0..shard.table.bound() {
+            let reached = self.table.bound().div_ceil(SHARDS as u32);
+            for number in 0..reached.max(buckets) {
+                if self.table.try_get(number * SHARDS as u32 + shard.number).is_none() {
+                    continue;
+                }
                 let mut next = 0;
-                for (place, bucket) in self.chain(shard.table.get(number)).enumerate() {
+                for (place, bucket) in self.chain(self.bucket(shard, number)).enumerate() {
                     if place > 0 {
                         assert!(chained.insert(next), "bucket {next} is chained twice");
                     }
@@ -346,7 +361,9 @@ impl Index {
     fn places_at(&self, hash: u64) -> std::collections::HashMap<u32, u32> {
         let shard = self.shard(hash);
         let places = (0..shard.buckets.load(Ordering::Relaxed)).flat_map(|number| {
-            let entries = self.chain(shard.table.get(number)).flat_map(|bucket| &bucket.entries);
+            let entries = self
+                .chain(self.bucket(shard, number))
+                .flat_map(|bucket| &bucket.entries);
             entries.map(move |entry| (entry.load(Ordering::Relaxed) as u32, number))
         });
         places.filter(|(slot, _)| *slot != 0).collect()
@@ -574,7 +591,7 @@ mod tests {
         }
         index.validate();
         let shard = index.shard(0);
-        let chained = |number| index.chain(shard.table.get(number)).count() - 1;
+        let chained = |number| index.chain(index.bucket(shard, number)).count() - 1;
         let chained: usize = (0..index.buckets_at(0)).map(chained).sum();
         let most = (50_000 / LOAD) as usize / 4;
         assert!(chained < most, "{chained} further buckets for {} entries", 50_000);

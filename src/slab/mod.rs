@@ -96,6 +96,16 @@ impl<T: Slot> Slab<T> {
         u64::from(self.bound()) * size_of::<T>() as u64
     }
 
+    /// Makes the slots up to this number be there, for a caller who deals the numbers by itself. Of no use beside [`Slab::take`].
+    pub(crate) fn reach(&self, number: u32) -> Result<()> {
+        let (last, _) = position(number)
+            .filter(|_| number < self.limit)
+            .ok_or_else(|| self.is_full())?;
+        (0..=last).try_for_each(|chunk| self.map(chunk))?;
+        self.fresh.fetch_max(number + 1, Ordering::AcqRel);
+        Ok(())
+    }
+
     /// Gives a number back. The caller must be its only holder.
     pub(crate) fn give_back(&self, number: u32) {
         self.give_back_to(&self.free, number);
@@ -114,13 +124,9 @@ impl<T: Slot> Slab<T> {
     fn take_fresh(&self) -> Result<u32> {
         let mut number = self.fresh.load(Ordering::Relaxed);
         loop {
-            let Some((chunk, _)) = position(number).filter(|_| number < self.limit) else {
-                return Err(Error::OutOfMemory(words!(
-                    "no more {}: the table holds {}",
-                    self.what,
-                    self.limit
-                )));
-            };
+            let (chunk, _) = position(number)
+                .filter(|_| number < self.limit)
+                .ok_or_else(|| self.is_full())?;
             self.map(chunk)?;
             match self
                 .fresh
@@ -130,6 +136,10 @@ impl<T: Slot> Slab<T> {
                 Err(now) => number = now,
             }
         }
+    }
+
+    fn is_full(&self) -> Error {
+        Error::OutOfMemory(words!("no more {}: the table holds {}", self.what, self.limit))
     }
 
     fn map(&self, chunk: usize) -> Result<()> {
