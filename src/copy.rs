@@ -96,8 +96,8 @@ pub(crate) unsafe fn stream(dst: *mut u8, src: *const u8, len: usize) {
 
 /// Makes the bytes of this thread's streaming copies visible before everything that it stores from here on.
 pub(crate) fn fence() {
-    // SAFETY: every x86-64 processor has SSE.
     #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE.
     unsafe {
         std::arch::x86_64::_mm_sfence()
     };

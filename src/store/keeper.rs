@@ -4,12 +4,14 @@
 //! evicts, one object at a time, and holds no lock between them, so it may stop anywhere without stopping anybody: puts then make
 //! room for themselves.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use crate::error::{Error, Result, words};
+use crate::log::{Level, say};
 
 use super::Store;
 
@@ -73,12 +75,22 @@ impl Store {
         while !self.keeper.is_stopping.load(Ordering::Acquire) {
             std::thread::park_timeout(ROUND);
             self.keeper.is_wanted.store(false, Ordering::Release);
-            self.sweep();
-            self.clock.pass();
-            for registered in self.segments.open() {
-                if self.is_above(registered, self.watermark_high) {
-                    self.evict_to_low(registered);
-                }
+            // A defect in one round must not end leases and terms for good.
+            if catch_unwind(AssertUnwindSafe(|| self.round())).is_err() {
+                say!(
+                    Level::Error,
+                    "defect of the library: a round of the store's upkeep panicked"
+                );
+            }
+        }
+    }
+
+    fn round(&self) {
+        self.sweep();
+        self.clock.pass();
+        for registered in self.segments.open() {
+            if self.is_above(registered, self.watermark_high) {
+                self.evict_to_low(registered);
             }
         }
     }
