@@ -12,7 +12,7 @@ use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
 use mmc::ffi::types::{MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE};
-use support::{GIB, KIB, Key, MIB, Memory, Setting, Store, key, key_of, shuffled};
+use support::{GIB, KIB, Key, MIB, Memory, Setting, Store, key, key_of, shuffled, zipf};
 
 struct Arguments {
     rounds: usize,
@@ -216,6 +216,7 @@ fn look_ups(report: &Report) {
     // Asked for in another order than they were put. The keys themselves lie in the order of asking: a caller has just made them.
     let order = shuffled(count);
     let there: Vec<Key> = order.iter().map(|number| key(*number as u64)).collect();
+    let popular: Vec<Key> = zipf(count).into_iter().map(|number| key(number as u64)).collect();
     let absent: Vec<Key> = order.iter().map(|number| key((number + count) as u64)).collect();
     let ask = |keys: &[Key], code: i32, threads: usize| {
         seconds(|| {
@@ -243,7 +244,7 @@ fn look_ups(report: &Report) {
             .expect("memory for the counters")
             .as_secs_f64()
     };
-    let mut times: Vec<[f64; 7]> = Vec::new();
+    let mut times: Vec<[f64; 8]> = Vec::new();
     for round in 0..report.arguments.rounds + 1 {
         let row = [
             ask_map(),
@@ -253,6 +254,7 @@ fn look_ups(report: &Report) {
             ask_in_batches(&there),
             ask_in_batches(&absent),
             counting(),
+            ask(&popular, 0, 1),
         ];
         if round > 0 {
             times.push(row);
@@ -260,6 +262,7 @@ fn look_ups(report: &Report) {
     }
     let column = |number: usize| times.iter().map(|row| row[number]).collect::<Vec<_>>();
     for (number, what) in [
+        (7, "exist hit Zipf x1"),
         (1, "exist hit x1"),
         (2, "exist miss x1"),
         (3, "exist hit x2"),

@@ -13,6 +13,8 @@ use std::time::Instant;
 pub(crate) struct Clock {
     start: Instant,
     stamp: AtomicU64,
+    /// The second in which time has last passed.
+    passed: AtomicU64,
 }
 
 impl Clock {
@@ -20,6 +22,7 @@ impl Clock {
         Clock {
             start: Instant::now(),
             stamp: AtomicU64::new(2),
+            passed: AtomicU64::new(0),
         }
     }
 
@@ -38,9 +41,13 @@ impl Clock {
         self.stamp.load(Ordering::Relaxed)
     }
 
-    /// Lets time pass for uses while there are no puts.
-    pub(crate) fn pass(&self) {
-        self.stamp.fetch_add(2, Ordering::Relaxed);
+    /// Lets time pass for uses while there are no puts, once a second: each object that is read then has its use written once a
+    /// second, not more often.
+    pub(crate) fn pass(&self, milliseconds: u64) {
+        let second = milliseconds / 1000;
+        if self.passed.swap(second, Ordering::Relaxed) != second {
+            self.stamp.fetch_add(2, Ordering::Relaxed);
+        }
     }
 }
 
@@ -56,8 +63,13 @@ mod tests {
         assert_eq!(used, clock.stamp_of_use());
         let second = clock.stamp_of_put();
         assert!(first < used && used < second && second < clock.stamp_of_use());
-        clock.pass();
-        assert!(clock.stamp_of_use() > second);
+        let last = clock.stamp_of_use();
+        clock.pass(999);
+        assert_eq!(clock.stamp_of_use(), last, "the first second is not over");
+        clock.pass(1000);
+        let next = clock.stamp_of_use();
+        clock.pass(1999);
+        assert!(last < next && clock.stamp_of_use() == next);
     }
 
     #[test]
@@ -70,9 +82,9 @@ mod tests {
                 stamps
             };
             let putters = [scope.spawn(putter), scope.spawn(putter)];
-            for _ in 0..10_000 {
+            for second in 0..10_000 {
                 assert_eq!(clock.stamp_of_use() % 2, 0);
-                clock.pass();
+                clock.pass(second * 1000);
             }
             putters.map(|putter| putter.join().unwrap())
         });

@@ -256,3 +256,24 @@ pub fn shuffled(count: usize) -> Vec<usize> {
     }
     order
 }
+
+/// As many draws from `0..count` by Zipf's law with exponent 0.99, the popular ones scattered: what serving traffic looks like.
+pub fn zipf(count: usize) -> Vec<usize> {
+    let mut sum = 0.0;
+    let sums: Vec<f64> = (1..=count)
+        .map(|rank| {
+            sum += (rank as f64).powf(-0.99);
+            sum
+        })
+        .collect();
+    let scattered = shuffled(count);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    let draws = (0..count).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let point = (state >> 11) as f64 / (1u64 << 53) as f64 * sum;
+        scattered[sums.partition_point(|sum| *sum < point).min(count - 1)]
+    });
+    draws.collect()
+}

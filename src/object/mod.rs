@@ -221,8 +221,8 @@ impl Objects {
         object.used.store(0, Ordering::Relaxed);
         object.list.store(0, Ordering::Relaxed);
         object.outstanding.store(1, Ordering::Relaxed);
-        for (word, bytes) in self.key_words(object).zip(key.bytes().chunks(8)) {
-            word.store(word_of(bytes), Ordering::Relaxed);
+        for (word, value) in self.key_words(object).zip(words_of(key.bytes())) {
+            word.store(value, Ordering::Relaxed);
         }
         let generation = object.life().generation();
         object
@@ -268,14 +268,15 @@ impl Objects {
     /// The object's life, when it is reserved or readable and has this key. Takes no lock; see the module's text.
     pub(crate) fn life_of(&self, slot: u32, key: &Key, hash: u64) -> Option<Life> {
         let object = self.slots.try_get(slot)?;
+        self.slots.prefetch(object);
         let life = object.life();
         let has_key = life.is_named()
             && object.hash() == hash
             && life.key_bytes() == key.bytes().len()
             && self
                 .key_words(object)
-                .zip(key.bytes().chunks(8))
-                .all(|(word, bytes)| word.load(Ordering::Relaxed) == word_of(bytes));
+                .zip(words_of(key.bytes()))
+                .all(|(word, expected)| word.load(Ordering::Relaxed) == expected);
         if !has_key {
             return None;
         }
@@ -347,11 +348,15 @@ impl<'s> Iterator for KeyRest<'s> {
     }
 }
 
-/// Up to eight bytes of a key as a word, the missing ones zero.
-fn word_of(bytes: &[u8]) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    u64::from_le_bytes(word)
+/// A key as words of eight bytes, the missing ones of the last zero.
+fn words_of(key: &[u8]) -> impl Iterator<Item = u64> {
+    let (whole, rest) = key.as_chunks::<8>();
+    let last = (!rest.is_empty()).then(|| {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        u64::from_le_bytes(word)
+    });
+    whole.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain(last)
 }
 
 #[cfg(test)]
