@@ -16,6 +16,8 @@ pub(crate) mod get;
 pub(crate) mod inplace;
 mod keeper;
 pub(crate) mod list;
+#[cfg(test)]
+mod panics;
 pub(crate) mod place;
 pub(crate) mod put;
 #[cfg(test)]
