@@ -128,18 +128,22 @@ fn data(report: &Report, size: usize, threads: usize) {
         (keys, data, vec![size; numbers.len()], vec![0; numbers.len()])
     };
 
-    let mut times: Vec<[f64; 6]> = Vec::new();
+    let mut times: Vec<[f64; 8]> = Vec::new();
     for round in 0..report.arguments.rounds + 1 {
         // Another start each round: no address is where the caches expect it.
         let at = |number: usize| place(number + round * 977);
-        // SAFETY: pieces of two separate memories.
-        let memcpy = on_threads(&|number| unsafe {
-            std::ptr::copy_nonoverlapping(buffers.piece(at(number), size), other.piece(place(number), size), size);
-        });
-        // SAFETY: as above.
-        let streaming = on_threads(&|number| unsafe {
-            mmc::copy::streaming_copy(other.piece(place(number), size), buffers.piece(at(number), size), size);
-        });
+        // The bare copies go the way that a put and a get go: between pieces of the caller's memory in no order, and a pool that was
+        // filled and is read from its start.
+        let bare = |copy: Copy, is_put: bool| {
+            on_threads(&|number| {
+                let (mine, pool) = (buffers.piece(at(number), size), other.piece(number, size));
+                let (to, from) = if is_put { (pool, mine) } else { (mine, pool) };
+                // SAFETY: pieces of two separate memories.
+                unsafe { copy(to, from, size) };
+            })
+        };
+        let [memcpy_in, memcpy_out] = [true, false].map(|is_put| bare(plain_copy, is_put));
+        let [stream_in, stream_out] = [true, false].map(|is_put| bare(mmc::copy::streaming_copy, is_put));
         store.clear();
         let put = on_threads(&|number| store.put(&keys[number], buffers.piece(at(number), size), size));
         let get = on_threads(&|number| store.get(&keys[number], buffers.piece(at(number + 13), size), size));
@@ -154,15 +158,37 @@ fn data(report: &Report, size: usize, threads: usize) {
             store.batch_get(&keys, &data, &sizes, &mut results);
         });
         if round > 0 {
-            times.push([memcpy, streaming, put, get, batch_put, batch_get]);
+            times.push([
+                memcpy_in, memcpy_out, stream_in, stream_out, put, get, batch_put, batch_get,
+            ]);
         }
     }
     let column = |number: usize| times.iter().map(|row| row[number]).collect::<Vec<_>>();
-    for (number, what) in [(2, "put"), (3, "get"), (4, "batch-128 put"), (5, "batch-128 get")] {
-        report.row(&name(what), "memcpy", &column(number), &column(0), count, size);
-        report.row(&name(what), "streaming copy", &column(number), &column(1), count, size);
+    for (number, way, what) in [
+        (4, 0, "put"),
+        (5, 1, "get"),
+        (6, 0, "batch-128 put"),
+        (7, 1, "batch-128 get"),
+    ] {
+        report.row(&name(what), "memcpy", &column(number), &column(way), count, size);
+        report.row(
+            &name(what),
+            "streaming copy",
+            &column(number),
+            &column(2 + way),
+            count,
+            size,
+        );
     }
-    report.row(&name("streaming copy"), "memcpy", &column(1), &column(0), count, size);
+    report.row(&name("streaming copy"), "memcpy", &column(2), &column(0), count, size);
+}
+
+type Copy = unsafe fn(*mut u8, *const u8, usize);
+
+/// What `memcpy` is, in the order of the streaming copy's arguments.
+unsafe fn plain_copy(to: *mut u8, from: *const u8, bytes: usize) {
+    // SAFETY: promised by the caller.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
 }
 
 /// A put that must evict against one that need not.
@@ -281,9 +307,9 @@ fn look_ups(report: &Report) {
 }
 
 /// What a sealed memfd costs against private memory, both prefaulted.
-fn memory(report: &Report) {
-    let size = 64 * KIB;
-    if !report.wants("memfd put") && !report.wants("memfd get") {
+fn memory(report: &Report, size: usize) {
+    let name = |what: &str| format!("memfd {what} {}", size_text(size));
+    if !["put", "get"].iter().any(|what| report.wants(&name(what))) {
         return;
     }
     let room = GIB / 2;
@@ -333,29 +359,15 @@ fn memory(report: &Report) {
         .collect();
     let column = |number: usize| times.iter().map(|row| row[number]).collect::<Vec<_>>();
     report.row(
-        "memfd put 64 KiB into fresh pages",
+        &name("put into fresh pages"),
         "private memory",
         &column(5),
         &column(4),
         count,
         size,
     );
-    report.row(
-        "memfd put 64 KiB",
-        "private memory",
-        &column(1),
-        &column(0),
-        count,
-        size,
-    );
-    report.row(
-        "memfd get 64 KiB",
-        "private memory",
-        &column(3),
-        &column(2),
-        count,
-        size,
-    );
+    report.row(&name("put"), "private memory", &column(1), &column(0), count, size);
+    report.row(&name("get"), "private memory", &column(3), &column(2), count, size);
 }
 
 fn size_text(bytes: usize) -> String {
@@ -372,7 +384,9 @@ fn main() {
     };
     eprintln!("kernel {}", mmc::copy::kernel_name());
     look_ups(&report);
-    memory(&report);
+    for size in [4 * KIB, 64 * KIB, MIB] {
+        memory(&report, size);
+    }
     for size in [4 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB] {
         for threads in [1, 2] {
             data(&report, size, threads);
