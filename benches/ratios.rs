@@ -304,6 +304,15 @@ fn look_ups(report: &Report) {
             0,
         );
     }
+    // How many times an exist takes what its tracepoint and counters take.
+    report.row(
+        "tracepoint and counters of an exist",
+        "Zipf exist hit",
+        &column(6),
+        &column(7),
+        count,
+        0,
+    );
 }
 
 /// What a sealed memfd costs against private memory, both prefaulted.

@@ -16,7 +16,7 @@ TARGET=${CARGO_TARGET_DIR:-target}
 LIBRARY=$TARGET/release/libmmc.so
 WARNINGS=(-Wall -Wextra -Wpedantic -Werror)
 LOGS=build/log
-STEPS=(setup format clippy rustdoc rust abort library symbols headers programs valgrind examples install)
+STEPS=(setup format clippy rustdoc rust asan abort library symbols headers programs valgrind examples install)
 
 step_setup() {
     bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl
@@ -36,6 +36,11 @@ step_rustdoc() {
 
 step_rust() {
     cargo test --locked
+}
+
+# A short run; longer ones are `MMC_SOAK_SECONDS=600 tests/asan.sh threads` and the like.
+step_asan() {
+    MMC_MODEL_CASES=40 MMC_SOAK_SECONDS=4 bash tests/asan.sh
 }
 
 # A build that can't catch panics must not come to be.
@@ -117,7 +122,6 @@ step_valgrind() {
 # Every example is built, and run on real input: a replay fails at the first wrong byte.
 step_examples() {
     make examples
-    [ -e examples/demo.sh ] || return 0
     build/examples/quickstart
     for replay in build/examples/replay build/examples/replay-cpp; do
         "$replay" --trace examples/data/*.kvt.gz --requests 500 --block 65536 --dram 268435456
