@@ -77,6 +77,39 @@
 // No lease is held on the object.
 #define MMC_ERR_NO_LEASE -3106
 
+// Of the `memcache_hybrid` numbers, object creation failed; the library itself does not return it.
+#define MMC_ERR_OBJECT -3002
+
+// Of the `memcache_hybrid` numbers, repeated call; the library itself does not return it.
+#define MMC_ERR_REPEATED -3005
+
+// Of the `memcache_hybrid` numbers, not initialised; the library itself does not return it.
+#define MMC_ERR_NOT_INITIALIZED -3008
+
+// Of the `memcache_hybrid` numbers, over capacity; the library itself does not return it.
+#define MMC_ERR_OVER_CAPACITY -3013
+
+// Of the `memcache_hybrid` numbers, no metadata service; the library itself does not return it.
+#define MMC_ERR_NO_META_SERVICE -3017
+
+// Of the `memcache_hybrid` numbers, no local service; the library itself does not return it.
+#define MMC_ERR_NO_LOCAL_SERVICE -3018
+
+// Of the `memcache_hybrid` numbers, client not initialised; the library itself does not return it.
+#define MMC_ERR_CLIENT_NOT_INITIALIZED -3019
+
+// Of the `memcache_hybrid` numbers, unmatched key; the library itself does not return it.
+#define MMC_ERR_UNMATCHED_KEY -3102
+
+// Of the `memcache_hybrid` numbers, unmatched return; the library itself does not return it.
+#define MMC_ERR_UNMATCHED_RETURN -3103
+
+// Of the `memcache_hybrid` numbers, lease not expired; the library itself does not return it.
+#define MMC_ERR_LEASE_NOT_EXPIRED -3104
+
+// Of the `memcache_hybrid` numbers, metadata backup; the library itself does not return it.
+#define MMC_ERR_META_BACKUP -3105
+
 // The store belongs to the parent of this process.
 #define MMC_ERR_FORKED -4001
 
@@ -242,8 +275,8 @@ typedef struct mmc_copy_operation {
 //
 // It gets everything that one call of the library moves in that direction for this segment, at once. `context` is the segment's,
 // `stream` the call's own from its options (null without). It may be called by several threads at once, and may call the library, but
-// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
-// MMC_ERR_FAILED.
+// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0,
+// or a negative code, which the put or get that met it returns; a positive one becomes MMC_ERR_FAILED.
 typedef int32_t (*mmc_copy_callback)(void *context,
                                      const struct mmc_copy_operation *operations,
                                      size_t count,

@@ -81,6 +81,28 @@ pub const MMC_ERR_OUT_OF_MEMORY: i32 = -3016;
 pub const MMC_ERR_STATE: i32 = -3101;
 /// No lease is held on the object.
 pub const MMC_ERR_NO_LEASE: i32 = -3106;
+/// Of the `memcache_hybrid` numbers, object creation failed; the library itself does not return it.
+pub const MMC_ERR_OBJECT: i32 = -3002;
+/// Of the `memcache_hybrid` numbers, repeated call; the library itself does not return it.
+pub const MMC_ERR_REPEATED: i32 = -3005;
+/// Of the `memcache_hybrid` numbers, not initialised; the library itself does not return it.
+pub const MMC_ERR_NOT_INITIALIZED: i32 = -3008;
+/// Of the `memcache_hybrid` numbers, over capacity; the library itself does not return it.
+pub const MMC_ERR_OVER_CAPACITY: i32 = -3013;
+/// Of the `memcache_hybrid` numbers, no metadata service; the library itself does not return it.
+pub const MMC_ERR_NO_META_SERVICE: i32 = -3017;
+/// Of the `memcache_hybrid` numbers, no local service; the library itself does not return it.
+pub const MMC_ERR_NO_LOCAL_SERVICE: i32 = -3018;
+/// Of the `memcache_hybrid` numbers, client not initialised; the library itself does not return it.
+pub const MMC_ERR_CLIENT_NOT_INITIALIZED: i32 = -3019;
+/// Of the `memcache_hybrid` numbers, unmatched key; the library itself does not return it.
+pub const MMC_ERR_UNMATCHED_KEY: i32 = -3102;
+/// Of the `memcache_hybrid` numbers, unmatched return; the library itself does not return it.
+pub const MMC_ERR_UNMATCHED_RETURN: i32 = -3103;
+/// Of the `memcache_hybrid` numbers, lease not expired; the library itself does not return it.
+pub const MMC_ERR_LEASE_NOT_EXPIRED: i32 = -3104;
+/// Of the `memcache_hybrid` numbers, metadata backup; the library itself does not return it.
+pub const MMC_ERR_META_BACKUP: i32 = -3105;
 /// The store belongs to the parent of this process.
 pub const MMC_ERR_FORKED: i32 = -4001;
 /// Something is still in use; nothing has changed.
@@ -108,6 +130,17 @@ pub const NAMES: &[(i32, &std::ffi::CStr)] = &[
     (MMC_ERR_OUT_OF_MEMORY, c"MMC_ERR_OUT_OF_MEMORY"),
     (MMC_ERR_STATE, c"MMC_ERR_STATE"),
     (MMC_ERR_NO_LEASE, c"MMC_ERR_NO_LEASE"),
+    (MMC_ERR_OBJECT, c"MMC_ERR_OBJECT"),
+    (MMC_ERR_REPEATED, c"MMC_ERR_REPEATED"),
+    (MMC_ERR_NOT_INITIALIZED, c"MMC_ERR_NOT_INITIALIZED"),
+    (MMC_ERR_OVER_CAPACITY, c"MMC_ERR_OVER_CAPACITY"),
+    (MMC_ERR_NO_META_SERVICE, c"MMC_ERR_NO_META_SERVICE"),
+    (MMC_ERR_NO_LOCAL_SERVICE, c"MMC_ERR_NO_LOCAL_SERVICE"),
+    (MMC_ERR_CLIENT_NOT_INITIALIZED, c"MMC_ERR_CLIENT_NOT_INITIALIZED"),
+    (MMC_ERR_UNMATCHED_KEY, c"MMC_ERR_UNMATCHED_KEY"),
+    (MMC_ERR_UNMATCHED_RETURN, c"MMC_ERR_UNMATCHED_RETURN"),
+    (MMC_ERR_LEASE_NOT_EXPIRED, c"MMC_ERR_LEASE_NOT_EXPIRED"),
+    (MMC_ERR_META_BACKUP, c"MMC_ERR_META_BACKUP"),
     (MMC_ERR_FORKED, c"MMC_ERR_FORKED"),
     (MMC_ERR_BUSY, c"MMC_ERR_BUSY"),
     (MMC_ERR_UNSUPPORTED, c"MMC_ERR_UNSUPPORTED"),

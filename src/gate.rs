@@ -1,8 +1,8 @@
 //! Who is inside, counted so that closing can wait for them: a reader-writer lock whose readers never wait.
 //!
-//! Entering adds one to this thread's own line and then looks whether it is still open; closing shuts first and then
-//! waits for all lines to be zero. Between the two steps of either lies a fence, so of an entry and a closing that meet, either the
-//! entry sees the gate shut or the closing sees the entry. The fence is uneven (`crate::sync`): entering costs an addition to a line that no other
+//! Entering adds one to this thread's own line and then looks whether it is still open; closing shuts first and then waits for all
+//! lines to be zero. Between the two steps of either lies a fence, so of an entry and a closing that meet, either the entry sees the
+//! gate shut or the closing sees the entry. The fence is uneven (`crate::sync`): entering costs an addition to a line that no other
 //! core writes, and closing a call of the kernel.
 
 use crate::sync::{AtomicU64, Ordering, add_to_own, heavy_fence, light_fence};

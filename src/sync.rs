@@ -2,10 +2,10 @@
 //!
 //! `tests/models.rs` compiles those very files with its own `sync`, which has loom's types and plain fences under the same names.
 //!
-//! **The uneven fence.** Two threads that each write and then read what the other writes need a full fence on both sides, or both
-//! may miss each other. Where one side runs in every call and the other once in a store's life, the first makes do with
-//! [`light_fence`], which is none but for the compiler, and the second pays for both with [`heavy_fence`]: `membarrier(2)` makes every thread of
-//! the process pass a full fence. Where the kernel has no such call, both are full fences.
+//! **The uneven fence.** Two threads that each write and then read what the other writes need a full fence on both sides, or both may
+//! miss each other. Where one side runs in every call and the other once in a store's life, the first makes do with [`light_fence`],
+//! which is none but for the compiler, and the second pays for both with [`heavy_fence`]: `membarrier(2)` makes every thread of the
+//! process pass a full fence. Where the kernel has no such call, both are full fences.
 
 use std::sync::atomic::{AtomicBool, compiler_fence};
 use std::time::Duration;

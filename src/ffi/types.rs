@@ -8,9 +8,12 @@
 use std::ffi::{c_char, c_void};
 
 pub use crate::error::{
-    MMC_ERR_BUSY, MMC_ERR_DISCONNECTED, MMC_ERR_EXISTS, MMC_ERR_FAILED, MMC_ERR_FORKED, MMC_ERR_INTERNAL,
-    MMC_ERR_INVALID_PARAM, MMC_ERR_IO, MMC_ERR_NO_LEASE, MMC_ERR_NO_SPACE, MMC_ERR_NOT_FOUND, MMC_ERR_NOT_STARTED,
-    MMC_ERR_OUT_OF_MEMORY, MMC_ERR_SIZE_MISMATCH, MMC_ERR_STATE, MMC_ERR_TIMEOUT, MMC_ERR_UNSUPPORTED, MMC_OK,
+    MMC_ERR_BUSY, MMC_ERR_CLIENT_NOT_INITIALIZED, MMC_ERR_DISCONNECTED, MMC_ERR_EXISTS, MMC_ERR_FAILED, MMC_ERR_FORKED,
+    MMC_ERR_INTERNAL, MMC_ERR_INVALID_PARAM, MMC_ERR_IO, MMC_ERR_LEASE_NOT_EXPIRED, MMC_ERR_META_BACKUP,
+    MMC_ERR_NO_LEASE, MMC_ERR_NO_LOCAL_SERVICE, MMC_ERR_NO_META_SERVICE, MMC_ERR_NO_SPACE, MMC_ERR_NOT_FOUND,
+    MMC_ERR_NOT_INITIALIZED, MMC_ERR_NOT_STARTED, MMC_ERR_OBJECT, MMC_ERR_OUT_OF_MEMORY, MMC_ERR_OVER_CAPACITY,
+    MMC_ERR_REPEATED, MMC_ERR_SIZE_MISMATCH, MMC_ERR_STATE, MMC_ERR_TIMEOUT, MMC_ERR_UNMATCHED_KEY,
+    MMC_ERR_UNMATCHED_RETURN, MMC_ERR_UNSUPPORTED, MMC_OK,
 };
 
 /// The version of this interface. It grows when something is added; a library serves every header of its own or a lower one.
@@ -153,8 +156,8 @@ pub struct mmc_copy_operation {
 ///
 /// It gets everything that one call of the library moves in that direction for this segment, at once. `context` is the segment's,
 /// `stream` the call's own from its options (null without). It may be called by several threads at once, and may call the library, but
-/// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0, or a negative code, which the put or get that met it returns; a positive one becomes
-/// MMC_ERR_FAILED.
+/// not close the store; a put from there waits for nobody's copies, and where it would have to it returns MMC_ERR_NO_SPACE. Returns 0,
+/// or a negative code, which the put or get that met it returns; a positive one becomes MMC_ERR_FAILED.
 pub type mmc_copy_callback = Option<
     unsafe extern "C" fn(
         context: *mut c_void,

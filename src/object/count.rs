@@ -11,8 +11,9 @@
 //!   its act in one;
 //! - whoever takes the last reading or hold of a copy that is not live is told so, once, and gives the memory back.
 //!
-//! Nothing can be added to a word that is not live, so "last" happens exactly once. Readings are short (a copy of the bytes, out or in):
-//! who needs the memory may wait for them. Holds are pins, leases and reservations, and end when the host wants. The generation is the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
+//! Nothing can be added to a word that is not live, so "last" happens exactly once. Readings are short (a copy of the bytes, out or
+//! in): who needs the memory may wait for them. Holds are pins, leases and reservations, and end when the host wants. The generation is
+//! the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
 
 use crate::sync::{AtomicU64, Ordering};
 

@@ -382,12 +382,17 @@ BEHAVIOUR(every_code_has_its_name_and_number) {
         CODE(MMC_ERR_SIZE_MISMATCH, -3012), CODE(MMC_ERR_OUT_OF_MEMORY, -3016), CODE(MMC_ERR_STATE, -3101), CODE(MMC_ERR_NO_LEASE, -3106),
         CODE(MMC_ERR_FORKED, -4001), CODE(MMC_ERR_BUSY, -4002), CODE(MMC_ERR_UNSUPPORTED, -4003), CODE(MMC_ERR_DISCONNECTED, -4004),
         CODE(MMC_ERR_IO, -4005), CODE(MMC_ERR_INTERNAL, -4006),
+        // Of the numbers that users of memcache_hybrid know, those that the library itself does not return.
+        CODE(MMC_ERR_OBJECT, -3002), CODE(MMC_ERR_REPEATED, -3005), CODE(MMC_ERR_NOT_INITIALIZED, -3008), CODE(MMC_ERR_OVER_CAPACITY, -3013),
+        CODE(MMC_ERR_NO_META_SERVICE, -3017), CODE(MMC_ERR_NO_LOCAL_SERVICE, -3018), CODE(MMC_ERR_CLIENT_NOT_INITIALIZED, -3019),
+        CODE(MMC_ERR_UNMATCHED_KEY, -3102), CODE(MMC_ERR_UNMATCHED_RETURN, -3103), CODE(MMC_ERR_LEASE_NOT_EXPIRED, -3104),
+        CODE(MMC_ERR_META_BACKUP, -3105),
 #undef CODE
     };
     for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
         CHECK(codes[i].code == codes[i].number && strcmp(mmc_error_name(codes[i].code), codes[i].name) == 0);
     }
-    static const int32_t others[] = {1, -2, -3002, INT32_MIN, INT32_MAX};
+    static const int32_t others[] = {1, -2, -3199, INT32_MIN, INT32_MAX};
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) CHECK(strcmp(mmc_error_name(others[i]), "unknown") == 0);
 }
 
