@@ -99,10 +99,16 @@ fn at_load() {
     unsafe { libc::pthread_atfork(None, None, Some(note_fork)) };
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // One that is caught at the boundary is reported there.
-        if GUARDED.try_with(Cell::get).unwrap_or(0) == 0 {
+        let is_ours = std::thread::current()
+            .name()
+            .is_some_and(|name| name.starts_with("mmc-"));
+        if is_ours {
+            // A thread of the library: its host's standard error is not the place.
+            say!(Level::Error, "defect of the library: {panic}");
+        } else if GUARDED.try_with(Cell::get).unwrap_or(0) == 0 {
             print(panic);
         }
+        // What is left is caught at the boundary and reported there.
     }));
 }
 
