@@ -5,10 +5,10 @@
 //! ```text
 //! ffi      http                    the two faces: C ABI and admin thread. No logic of their own
 //!     store                        put, get, remove, evict: each operation readable top to bottom
-//!   evict   index   hold           which copy goes; key -> slot; who keeps memory beyond a call
+//!   evict   index   hold   event   which copy goes; key -> slot; who keeps memory beyond a call; what is told
 //!     object                       an object's life, its copies, who needs them
 //!     segment                      memory, its allocator, the way of bytes into it and out
-//! copy  slab  event  key  clock  metrics  trace  stripe  config  error  log
+//! copy  slab  metrics  trace  gate  sync  stripe  key  clock  config  error  log
 //! ```
 //!
 //! Start reading at `store`: its `put` is the story of the whole. Then `object` for how readers and writers share an object

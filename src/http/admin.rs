@@ -1,6 +1,7 @@
 //! The store as the admin port shows it. A query is a peek: looking at a key from outside must not keep it in memory.
 
-use super::routes::{Admin, ObjectView, SegmentView};
+use super::bodies::{ObjectView, SegmentView};
+use super::routes::Admin;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::metrics::Counter;

@@ -13,8 +13,30 @@ use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::PrettyFormatter;
 
-use super::routes::{ObjectView, SegmentView};
 use crate::error::{Error, Result};
+use crate::segment::Medium;
+
+/// A snapshot of one object.
+#[derive(Debug, Clone)]
+pub(crate) struct ObjectView {
+    /// Bytes as they were put.
+    pub(crate) size: u64,
+    /// Medium and rank of every copy that can be read now, in placement order.
+    pub(crate) blobs: Vec<(Medium, u32)>,
+}
+
+/// A snapshot of one segment.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentView {
+    /// The base in the pool's address space.
+    pub(crate) address: u64,
+    /// Bytes that the allocator has handed out.
+    pub(crate) allocated: u64,
+    /// Bytes.
+    pub(crate) capacity: u64,
+    pub(crate) medium: Medium,
+    pub(crate) rank: u32,
+}
 
 /// The body of `/query_key`.
 #[derive(Serialize)]
@@ -93,7 +115,6 @@ fn render(body: &impl Serialize) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::Medium;
 
     fn text(body: Result<Vec<u8>>) -> String {
         String::from_utf8(body.unwrap()).unwrap()

@@ -28,10 +28,10 @@ use std::time::Duration;
 
 use crate::error::{Error, Result, invalid};
 use backend::{Backend, WORKERS};
+#[cfg(test)]
+use bodies::{ObjectView, SegmentView};
 use front::Front;
 pub(crate) use routes::Admin;
-#[cfg(test)]
-use routes::{ObjectView, SegmentView};
 
 mod admin;
 mod backend;

@@ -13,9 +13,8 @@
 
 use std::hint::black_box;
 
-use super::bodies;
+use super::bodies::{self, ObjectView, SegmentView};
 use crate::error::{Error, Result};
-use crate::segment::Medium;
 
 const PLAIN: &str = "text/plain";
 const JSON: &str = "application/json";
@@ -47,28 +46,6 @@ pub(crate) trait Admin: Send + Sync + 'static {
     fn ptracer(&self) -> String;
     /// Counts a request whose whole answer, a refusal too, has been sent.
     fn count_answer(&self);
-}
-
-/// A snapshot of one object.
-#[derive(Debug, Clone)]
-pub(crate) struct ObjectView {
-    /// Bytes as they were put.
-    pub(crate) size: u64,
-    /// Medium and rank of every copy that can be read now, in placement order.
-    pub(crate) blobs: Vec<(Medium, u32)>,
-}
-
-/// A snapshot of one segment.
-#[derive(Debug, Clone)]
-pub(crate) struct SegmentView {
-    /// The base in the pool's address space.
-    pub(crate) address: u64,
-    /// Bytes that the allocator has handed out.
-    pub(crate) allocated: u64,
-    /// Bytes.
-    pub(crate) capacity: u64,
-    pub(crate) medium: Medium,
-    pub(crate) rank: u32,
 }
 
 /// The parts of a request that decide its answer.
@@ -303,6 +280,7 @@ fn is_same_secret(given: &[u8], secret: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Medium;
 
     /// A store of three keys whose list takes pages of one slot, the second of them empty.
     struct Sample {
