@@ -275,10 +275,15 @@ impl Store {
 
     /// Ends every lease and reservation that is overdue; whether there were any.
     pub(super) fn sweep(&self) -> bool {
-        if self.holds.first_end() == u64::MAX {
+        // Every put that makes room comes here: with no hold that ends it needs no clock, and before the first end no lock.
+        let first_end = self.holds.first_end();
+        if first_end == u64::MAX {
             return false;
         }
         let now = self.clock.milliseconds();
+        if first_end > now {
+            return false;
+        }
         let mut has_swept = false;
         while let Some(overdue) = self.holds.overdue(now, |slot| self.objects.get(slot)) {
             has_swept = true;
