@@ -140,6 +140,10 @@ step_install() {
     gcc -std=c11 "${WARNINGS[@]}" tests/install/program.c -o "$work/program" $(pkg-config --cflags --libs mmc)
     LD_LIBRARY_PATH=$prefix/lib "$work/program" | grep -x "mmc $(pkg-config --modversion mmc)"
     readelf --dynamic "$work/program" | grep -F '[libmmc.so.0]'
+    # The README's program is what a newcomer tries first.
+    awk '/^```c$/ {inside = 1; next} /^```$/ {inside = 0} inside' README.md > "$work/hello.c"
+    gcc -std=c11 "${WARNINGS[@]}" "$work/hello.c" -o "$work/hello" $(pkg-config --cflags --libs mmc)
+    LD_LIBRARY_PATH=$prefix/lib "$work/hello" | grep -x 'the bytes of a KV block'
 
     cmake -S tests/install -B "$work/cmake" -DCMAKE_PREFIX_PATH="$prefix"
     cmake --build "$work/cmake"
