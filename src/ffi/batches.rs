@@ -108,8 +108,11 @@ pub(super) unsafe fn keys_and_results<'a>(
     // SAFETY: promised by the caller.
     let (keys, results): (&[mmc_key], _) =
         unsafe { (slice("keys", keys, count)?, slice_mut("results", results, count)?) };
-    // SAFETY: as above.
-    Ok((move |number: usize| unsafe { key_from(keys[number]) }, results))
+    let key_at = move |number: usize| {
+        // SAFETY: as above.
+        unsafe { key_from(keys[number]) }
+    };
+    Ok((key_at, results))
 }
 
 /// Puts `count` objects of one buffer each.

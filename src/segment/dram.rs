@@ -257,9 +257,9 @@ fn usize_of(bytes: u64) -> io::Result<usize> {
 }
 
 fn map_memfd(capacity: u64, flags: libc::c_uint) -> io::Result<(MmapRaw, File)> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
     // SAFETY: the name is a C string; the result is checked.
-    let descriptor =
-        unsafe { libc::memfd_create(c"mmc".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags) };
+    let descriptor = unsafe { libc::memfd_create(c"mmc".as_ptr(), flags) };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -507,10 +507,8 @@ fn objects_whose_number_of_copies_changes_are_read_pinned_and_shown_meanwhile() 
         }
         if let Ok(view) = store.pin(&key(name), 0) {
             // SAFETY: pinned, so the bytes stay and nobody writes them.
-            check(
-                unsafe { std::slice::from_raw_parts(view.pointer.unwrap(), UNIT as usize) },
-                name,
-            );
+            let pinned = unsafe { std::slice::from_raw_parts(view.pointer.unwrap(), UNIT as usize) };
+            check(pinned, name);
             store.unpin(view.token).unwrap();
         }
         match store.query(&key(name), 0, 0) {
