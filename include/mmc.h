@@ -729,6 +729,20 @@ int32_t mmc_batch_exist(struct mmc_store *store,
                         uint32_t flags,
                         int32_t *results);
 
+// Tells how much of a prefix chain is there: how many of `count` keys have readable objects, from the first on and up to the first that
+// has none.
+//
+// `keys`: an array of `count` elements, at most 16384; those behind the first that is not there are not looked at. `flags`: MMC_PEEK or 0.
+// Without MMC_PEEK each key that was found is used as by mmc_batch_exist. `length`: where the number goes; 0 for 0 keys.
+//
+// Returns MMC_OK, or MMC_ERR_INVALID_PARAM, for a key on the way that is none, too: then `length` is unchanged. Never blocks; any
+// thread. Since 0.1.
+int32_t mmc_prefix_len(struct mmc_store *store,
+                       const struct mmc_key *keys,
+                       size_t count,
+                       uint32_t flags,
+                       size_t *length);
+
 // Shows `count` objects.
 //
 // `flags`: MMC_PEEK, MMC_QUERY_RESERVED or 0. `infos`: an array of `count` elements, the first with its `struct_size` set, which holds

@@ -498,8 +498,8 @@ class Store {
         }
     }
 
-    // ---- Batches, at most MMC_MAX_BATCH keys; in prefix order, so that eviction takes the tail first. Each returns a code for each key. Lists of
-    // unequal length throw MMC_ERR_INVALID_PARAM.
+    // ---- Batches, at most MMC_MAX_BATCH keys; in prefix order, so that eviction takes the tail first. Each but prefix_len returns a code for
+    // each key. Lists of unequal length throw MMC_ERR_INVALID_PARAM.
 
     [[nodiscard]] std::vector<int32_t> batch_put(const Keys &keys, Span<const ConstBuffer> data,
                                                  const PutOptions &options = PutOptions()) {
@@ -553,6 +553,12 @@ class Store {
         return batch(keys.size(), [&](int32_t *results) {
             return mmc_batch_exist(store_, keys.data(), keys.size(), flags, results);
         });
+    }
+    // How many of the keys have readable objects, from the first on and up to the first that has none. A key on the way that is none throws.
+    [[nodiscard]] std::size_t prefix_len(const Keys &keys, uint32_t flags = 0) const {
+        std::size_t length = 0;
+        check(mmc_prefix_len(store_, keys.data(), keys.size(), flags, &length));
+        return length;
     }
     // `infos`: where the objects go; an element that failed is all zero but for `struct_size`.
     [[nodiscard]] std::vector<int32_t> batch_query(const Keys &keys, std::vector<mmc_object_info> &infos,

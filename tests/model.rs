@@ -865,6 +865,8 @@ impl Model {
     fn look(&self, keys: &[u8]) {
         let names: Vec<String> = keys.iter().map(|key| name(*key)).collect();
         let codes = self.store.batch_exist(&strings(&names), 0).unwrap();
+        let length = codes.iter().take_while(|code| **code == MMC_OK).count();
+        assert_eq!(self.store.prefix_len(&strings(&names), 0), Ok(length));
         let infos = self.store.batch_query(&strings(&names), MMC_PEEK).unwrap();
         for ((key, code), info) in keys.iter().zip(codes).zip(infos) {
             let is_there = self.objects.contains_key(key);

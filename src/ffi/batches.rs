@@ -2,12 +2,15 @@
 //!
 //! A batch is a chain: key i + 1 is taken to be of no use without key i, and eviction takes the tail before the head. The call returns
 //! MMC_OK when it could begin, whatever became of its elements: `results` has a code for each, and an element that fails never
-//! spoils another. On any other return nothing was done and `results` is unchanged. A batch of 0 keys is MMC_OK.
+//! spoils another. On any other return nothing was done and `results` is unchanged. A batch of 0 keys is MMC_OK. mmc_prefix_len alone
+//! gives one answer for all of them.
 
 use std::ffi::c_void;
 
 use super::boundary::guard;
-use super::convert::{Out, buffers, check_batch, check_flags, key_from, put_options, slice, slice_mut, stream_of};
+use super::convert::{
+    Out, buffers, check_batch, check_flags, key_from, put_options, put_out, require_out, slice, slice_mut, stream_of,
+};
 use super::handle;
 use super::objects::object_info;
 use super::types::{
@@ -104,15 +107,22 @@ pub(super) unsafe fn keys_and_results<'a>(
     count: usize,
     results: *mut i32,
 ) -> Result<(impl Fn(usize) -> Result<Key<'a>>, &'a mut [i32])> {
+    // SAFETY: promised by the caller.
+    unsafe { Ok((keys_at(keys, count)?, slice_mut("results", results, count)?)) }
+}
+
+/// The keys of a batch.
+///
+/// # Safety
+/// The array has `count` elements, and the keys are as [`key_from`] needs them.
+unsafe fn keys_at<'a>(keys: *const mmc_key, count: usize) -> Result<impl Fn(usize) -> Result<Key<'a>>> {
     check_batch(count)?;
     // SAFETY: promised by the caller.
-    let (keys, results): (&[mmc_key], _) =
-        unsafe { (slice("keys", keys, count)?, slice_mut("results", results, count)?) };
-    let key_at = move |number: usize| {
+    let keys: &[mmc_key] = unsafe { slice("keys", keys, count)? };
+    Ok(move |number: usize| {
         // SAFETY: as above.
         unsafe { key_from(keys[number]) }
-    };
-    Ok((key_at, results))
+    })
 }
 
 /// Puts `count` objects of one buffer each.
@@ -301,6 +311,35 @@ pub unsafe extern "C" fn mmc_batch_exist(
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
         entered.store().batch_exist(key, flags, results);
+        Ok(())
+    })
+}
+
+/// Tells how much of a prefix chain is there: how many of `count` keys have readable objects, from the first on and up to the first that
+/// has none.
+///
+/// `keys`: an array of `count` elements, at most 16384; those behind the first that is not there are not looked at. `flags`: MMC_PEEK or 0.
+/// Without MMC_PEEK each key that was found is used as by mmc_batch_exist. `length`: where the number goes; 0 for 0 keys.
+///
+/// Returns MMC_OK, or MMC_ERR_INVALID_PARAM, for a key on the way that is none, too: then `length` is unchanged. Never blocks; any
+/// thread. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_prefix_len(
+    store: *mut mmc_store,
+    keys: *const mmc_key,
+    count: usize,
+    flags: u32,
+    length: *mut usize,
+) -> i32 {
+    guard("mmc_prefix_len", || {
+        let entered = handle::enter(store.cast())?;
+        check_flags(flags, MMC_PEEK)?;
+        require_out("length", length)?;
+        // SAFETY: the caller gives an array of `count` elements and room for the length.
+        unsafe {
+            let key = keys_at(keys, count)?;
+            put_out(length, entered.store().prefix_len(count, key, flags)?);
+        }
         Ok(())
     })
 }

@@ -130,6 +130,31 @@ impl Store {
         self.count(Counter::ExistMisses, results.len() as u64 - hits);
     }
 
+    /// How many of `count` keys have readable objects, from the first on and up to the first that has none. The keys behind that one are
+    /// not looked at.
+    pub(crate) fn prefix_len<'a>(
+        &self,
+        count: usize,
+        key: impl Fn(usize) -> Result<Key<'a>>,
+        flags: u32,
+    ) -> Result<usize> {
+        let span = self.tracer.begin(Tracepoint::BatchExist, Timing::Always);
+        let mut length = 0;
+        let stopped = (0..count).try_for_each(|number| {
+            self.look(&key(number)?, flags, number)?;
+            length += 1;
+            Ok(())
+        });
+        self.count(Counter::ExistHits, length as u64);
+        match stopped {
+            // A key that is not there is a good answer.
+            Err(Error::NotFound) => self.count(Counter::ExistMisses, 1),
+            stopped => stopped?,
+        }
+        span.good();
+        Ok(length)
+    }
+
     fn look(&self, key: &Key, flags: u32, position: usize) -> Result<()> {
         let (slot, _) = self.find_readable(key, self.hash(key)).ok_or(Error::NotFound)?;
         self.use_object(slot, flags, position);

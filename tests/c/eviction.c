@@ -34,6 +34,7 @@ static int32_t use(unsigned which, mmc_store *store, mmc_key name, uint32_t flag
     static char data[PAGE];
     void *into = data;
     const size_t size = PAGE;
+    size_t length = 0;
     int32_t result = 1;
     mmc_object_info info = {.struct_size = sizeof info};
     mmc_view view = {.struct_size = sizeof view};
@@ -46,6 +47,7 @@ static int32_t use(unsigned which, mmc_store *store, mmc_key name, uint32_t flag
         case 5: CHECK_OK(mmc_batch_exist(store, &name, 1, flags, &result)); return result;
         case 6: CHECK_OK(mmc_batch_query(store, &name, 1, flags, &info, &result)); return result;
         case 7: CHECK_OK(mmc_batch_pin(store, &name, 1, flags, &view, &result)); CHECK_OK(mmc_unpin(store, view.token)); return result;
+        case 8: CHECK_OK(mmc_prefix_len(store, &name, 1, flags, &length)); CHECK_EQUAL(1, length); return MMC_OK;
         default: return 1;
     }
 }
@@ -56,7 +58,7 @@ BEHAVIOUR(what_was_used_stays_and_a_peek_is_no_use) {
         fill_store(store, 16);
         int32_t code = use(which, store, key("k0"), 0);
         if (code == 1) {
-            CHECK_EQUAL(8, which);
+            CHECK_EQUAL(9, which);
             close_store(store);
             break;
         }
@@ -83,6 +85,27 @@ BEHAVIOUR(of_a_batch_the_tail_goes_before_the_head) {
         CHECK_OK(put_filled(store, keyf("next%u", i), PAGE, i, NULL));
         CHECK_CODE(MMC_ERR_NOT_FOUND, mmc_exist(store, names[COUNT - 1 - i], MMC_PEEK));
         CHECK_OK(mmc_exist(store, names[COUNT - 2 - i], MMC_PEEK));
+    }
+    free(names);
+    close_store(store);
+}
+
+BEHAVIOUR(a_prefix_that_was_asked_for_goes_from_its_tail_too) {
+    enum { COUNT = 16 };
+    mmc_store *store = open_store(COUNT * PAGE);
+    fill_store(store, COUNT);
+    mmc_key *names = many_keys("k", COUNT + 1);
+    size_t length = 0;
+    // What lies behind the hole at its end was not used.
+    CHECK_OK(mmc_remove(store, names[COUNT / 2]));
+    CHECK_OK(mmc_prefix_len(store, names, COUNT + 1, 0, &length));
+    CHECK_EQUAL(COUNT / 2, length);
+    for (unsigned i = 0; i < COUNT / 2; i++) CHECK_OK(put_filled(store, keyf("next%u", i), PAGE, i, NULL));
+    for (unsigned i = 0; i < COUNT; i++) CHECK_EQUAL(i < COUNT / 2, is_there(store, names[i]));
+    for (unsigned i = 0; i < COUNT / 2; i++) {
+        CHECK_OK(put_filled(store, keyf("last%u", i), PAGE, i, NULL));
+        CHECK_OK(mmc_prefix_len(store, names, COUNT + 1, MMC_PEEK, &length));
+        CHECK_EQUAL(COUNT / 2 - 1 - i, length);
     }
     free(names);
     close_store(store);

@@ -94,6 +94,7 @@ static void check_forked(void) {
     FORKED(mmc_batch_get(store, &name, 1, &written, &size, 0, NULL, &result, NULL));
     FORKED(mmc_batch_getv(store, &name, 1, &one, &written, &size, 0, NULL, &result, NULL));
     FORKED(mmc_batch_exist(store, &name, 1, 0, &result));
+    FORKED(mmc_prefix_len(store, &name, 1, 0, &count));
     FORKED(mmc_batch_query(store, &name, 1, 0, &info, &result));
     FORKED(mmc_batch_remove(store, &name, 1, 0, &result));
     FORKED(mmc_reserve(store, name, 1, NULL, &view));

@@ -305,6 +305,7 @@ static void check_every_call(mmc_store *store, int32_t expected) {
     CHECK_CODE(expected, mmc_batch_get(store, &name, 1, &written, &size, 0, NULL, &result, NULL));
     CHECK_CODE(expected, mmc_batch_getv(store, &name, 1, &one, &written, &size, 0, NULL, &result, NULL));
     CHECK_CODE(expected, mmc_batch_exist(store, &name, 1, 0, &result));
+    CHECK_CODE(expected, mmc_prefix_len(store, &name, 1, 0, &count));
     CHECK_CODE(expected, mmc_batch_query(store, &name, 1, 0, &info, &result));
     CHECK_CODE(expected, mmc_batch_remove(store, &name, 1, 0, &result));
     CHECK_CODE(expected, mmc_reserve(store, name, 1, NULL, &view));

@@ -346,6 +346,66 @@ BEHAVIOUR(one_that_fails_never_spoils_another_of_its_batch) {
     close_store(store);
 }
 
+// The length of the prefix of `count` keys that is there.
+static size_t prefix(mmc_store *store, const mmc_key *keys, size_t count) {
+    size_t length = 12345;
+    CHECK_OK(mmc_prefix_len(store, keys, count, 0, &length));
+    return length;
+}
+
+BEHAVIOUR(a_prefix_ends_at_the_first_key_that_is_not_there) {
+    enum { COUNT = 100 };
+    mmc_store *store = open_store(MIB);
+    batch all = batch_of(COUNT, 100);
+    mmc_view view = {.struct_size = sizeof view};
+    CHECK_EQUAL(0, prefix(store, all.keys, COUNT));
+    CHECK_OK(mmc_batch_put(store, all.keys, COUNT, all.from, all.sizes, NULL, 0, all.results));
+    CHECK_EQUAL(COUNT, prefix(store, all.keys, COUNT));
+    CHECK_EQUAL(7, prefix(store, all.keys, 7));
+    CHECK_EQUAL(0, prefix(store, all.keys, 0));
+    CHECK_EQUAL(0, prefix(store, NULL, 0));
+    static const size_t holes[] = {COUNT - 1, 50, 77, 1, 0};
+    for (size_t i = 0, end = COUNT; i < sizeof holes / sizeof holes[0]; i++) {
+        CHECK_OK(mmc_remove(store, all.keys[holes[i]]));
+        end = holes[i] < end ? holes[i] : end;
+        CHECK_EQUAL(end, prefix(store, all.keys, COUNT));
+    }
+    // One that is being written is not there.
+    CHECK_OK(mmc_reserve(store, all.keys[0], 100, NULL, &view));
+    CHECK_EQUAL(0, prefix(store, all.keys, COUNT));
+    CHECK_OK(mmc_commit(store, view.token));
+    CHECK_EQUAL(1, prefix(store, all.keys, COUNT));
+    free_batch(&all);
+    close_store(store);
+}
+
+BEHAVIOUR(a_prefix_is_asked_of_keys_and_counted_as_far_as_it_goes) {
+    mmc_store *store = open_store(MIB);
+    mmc_key names[] = {key("a"), key("b"), key(""), key("a")}, missing[] = {key("a"), key("missing"), key("")};
+    size_t length = 12345;
+    CHECK_OK(put_filled(store, key("a"), 10, 1, NULL));
+    CHECK_OK(put_filled(store, key("b"), 10, 1, NULL));
+#define REFUSED(words, call) \
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, words, call); \
+    CHECK_EQUAL(12345, length)
+    REFUSED("mmc_prefix_len: key of 0 bytes", mmc_prefix_len(store, names, 4, 0, &length));
+    REFUSED("keys is null", mmc_prefix_len(store, NULL, 1, 0, &length));
+    REFUSED("length is null", mmc_prefix_len(store, names, 2, 0, NULL));
+    REFUSED("flags 0x2: this function knows 0x1", mmc_prefix_len(store, names, 2, MMC_GET_UP_TO, &length));
+    REFUSED("batch of 16385 keys: must be at most 16384", mmc_prefix_len(store, names, MMC_MAX_BATCH + 1, 0, &length));
+#undef REFUSED
+    mmc_statistics before = statistics_of(store);
+    CHECK_EQUAL(2, before.exist_hits);
+    CHECK_EQUAL(0, before.exist_misses);
+    // What lies behind the end is not even looked at.
+    CHECK_EQUAL(1, prefix(store, missing, 3));
+    CHECK_EQUAL(2, prefix(store, names, 2));
+    mmc_statistics after = statistics_of(store);
+    CHECK_EQUAL(before.exist_hits + 3, after.exist_hits);
+    CHECK_EQUAL(before.exist_misses + 1, after.exist_misses);
+    close_store(store);
+}
+
 BEHAVIOUR(a_key_twice_in_a_batch_is_put_once) {
     mmc_store *store = open_store(MIB);
     batch all = batch_of(3, 100);

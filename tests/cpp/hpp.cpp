@@ -154,11 +154,14 @@ void each_element_of_a_batch_has_its_code() {
     CHECK(store.batch_query(Texts{"a", "none"}, infos) == half && infos[0].size == 4096 && infos[1].size == 0);
     CHECK(store.batch_add_lease(Texts{"a", "none"}, 60000) == half && store.query("a")->lease_count == 1);
     CHECK(store.batch_remove_lease(Texts{"a", "none"}) == half);
+    CHECK(store.prefix_len({"a", "none", "a"}) == 1 && store.prefix_len({"none", "a"}, MMC_PEEK) == 0);
+    CHECK(store.prefix_len({"a", "a"}) == 2 && store.prefix_len(Texts()) == 0);
     CHECK(store.batch_remove(Texts{"a", "none"}) == half);
 
     CHECK(thrown([&] { (void)store.batch_put(Texts{"x"}, two); }) == MMC_ERR_INVALID_PARAM);
     CHECK(thrown([&] { (void)store.batch_get(Texts{"x"}, into); }) == MMC_ERR_INVALID_PARAM);
     CHECK(thrown([&] { (void)store.batch_exist(Texts(MMC_MAX_BATCH + 1, "x")); }) == MMC_ERR_INVALID_PARAM);
+    CHECK(thrown([&] { (void)store.prefix_len({"", "a"}); }) == MMC_ERR_INVALID_PARAM);
 }
 
 void a_pin_ends_with_its_holder() {

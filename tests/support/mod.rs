@@ -395,6 +395,13 @@ impl Store {
         })
     }
 
+    pub fn prefix_len(&self, keys: &[&str], flags: u32) -> Outcome<usize> {
+        let (keys, mut length) = (keys_of(keys), usize::MAX);
+        // SAFETY: an array of as many elements, borrowed for the call, and room for the length.
+        outcome(unsafe { mmc_prefix_len(self.0, keys.as_ptr(), keys.len(), flags, &mut length) })?;
+        Ok(length)
+    }
+
     pub fn batch_query(&self, keys: &[&str], flags: u32) -> Outcome<Vec<Outcome<mmc_object_info>>> {
         let mut infos = vec![sized::<mmc_object_info>(); keys.len()];
         let results = self.batch(keys, |keys, count, results| {
