@@ -135,6 +135,11 @@ impl Segment {
         size.div_ceil(UNIT)
     }
 
+    /// How far from the segment's first byte a unit begins.
+    pub(crate) fn offset_of(unit: u32) -> u64 {
+        u64::from(unit) * UNIT
+    }
+
     /// Bytes handed out: a multiple of 4096.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Relaxed)
@@ -147,26 +152,24 @@ impl Segment {
 
     /// Pool address of a unit.
     pub(crate) fn address_of(&self, unit: u32) -> u64 {
-        self.address + u64::from(unit) * UNIT
+        self.address + Segment::offset_of(unit)
     }
 
-    /// Where this process, or the device, has a unit.
-    pub(crate) fn location_of(&self, unit: u32) -> usize {
-        self.base + (u64::from(unit) * UNIT) as usize
+    /// Where this process, or the device, has the byte that is so far from the segment's first.
+    pub(crate) fn location_at(&self, offset: u64) -> usize {
+        self.base + offset as usize
     }
 
-    /// Whether `bytes` bytes from this unit on lie in the segment.
-    pub(crate) fn has_room_at(&self, unit: u32, bytes: u64) -> bool {
-        (u64::from(unit) * UNIT)
-            .checked_add(bytes)
-            .is_some_and(|end| end <= self.capacity)
+    /// Whether `bytes` bytes from that byte on lie in the segment.
+    pub(crate) fn has_room_at(&self, offset: u64, bytes: u64) -> bool {
+        offset.checked_add(bytes).is_some_and(|end| end <= self.capacity)
     }
 
     /// Where this process has a unit mapped; `None` for a device's memory.
     pub(crate) fn pointer(&self, unit: u32) -> Option<*mut u8> {
         self.device
             .is_none()
-            .then(|| std::ptr::with_exposed_provenance_mut(self.location_of(unit)))
+            .then(|| std::ptr::with_exposed_provenance_mut(self.location_at(Segment::offset_of(unit))))
     }
 
     /// What the mapping got: huge pages and so on. `None` for the host's memory.

@@ -6,7 +6,6 @@
 //! A submission that fails fails every element that was in it, with the callback's own code: nobody knows which bytes arrived.
 
 use super::Segment;
-use super::allocator::UNIT;
 use super::buffers::{Buffers, list_of};
 use super::device::{self, CopyOperation, Direction};
 use crate::copy;
@@ -36,23 +35,23 @@ impl<'s> Transfer<'s> {
         }
     }
 
-    /// Copies the first `bytes` bytes of `buffers` to or from the extent that begins at `unit`, or queues that for the device. The extent
-    /// must be the caller's: reserved for writing, or counted for reading.
+    /// Copies the first `bytes` bytes of `buffers` to or from the bytes that begin at `offset` in the segment, or queues that for the device.
+    /// They must be a part of one extent that is the caller's: reserved for writing, or counted for reading.
     pub(crate) fn add(
         &mut self,
         element: usize,
         segment: &'s Segment,
-        unit: u32,
+        offset: u64,
         buffers: &Buffers<'_>,
         bytes: u64,
     ) -> Result<()> {
-        assert!(segment.has_room_at(unit, bytes), "an extent lies inside its segment");
+        assert!(segment.has_room_at(offset, bytes), "an extent lies inside its segment");
         if segment.device().is_some() {
-            return self.queue(element, segment, unit, buffers, bytes);
+            return self.queue(element, segment, offset, buffers, bytes);
         }
-        let base = segment.location_of(unit);
-        for (offset, piece, length) in buffers.pieces(bytes) {
-            let memory = std::ptr::with_exposed_provenance_mut::<u8>(base + offset as usize);
+        let base = segment.location_at(offset);
+        for (at, piece, length) in buffers.pieces(bytes) {
+            let memory = std::ptr::with_exposed_provenance_mut::<u8>(base + at as usize);
             let (destination, source) = match self.direction {
                 Direction::ToSegment => (memory, piece.cast::<u8>()),
                 Direction::FromSegment => (piece.cast::<u8>(), memory),
@@ -82,7 +81,7 @@ impl<'s> Transfer<'s> {
         &mut self,
         element: usize,
         segment: &'s Segment,
-        unit: u32,
+        offset: u64,
         buffers: &Buffers<'_>,
         bytes: u64,
     ) -> Result<()> {
@@ -108,11 +107,11 @@ impl<'s> Transfer<'s> {
             .try_reserve(buffers.pieces(bytes).count())
             .map_err(no_memory)?;
         submission.elements.push(element);
-        let base = segment.location_of(unit) as u64;
+        let base = segment.location_at(offset) as u64;
         submission
             .operations
-            .extend(buffers.pieces(bytes).map(|(offset, piece, length)| {
-                let (memory, piece) = (base + offset, piece.addr() as u64);
+            .extend(buffers.pieces(bytes).map(|(at, piece, length)| {
+                let (memory, piece) = (base + at, piece.addr() as u64);
                 let (source, destination) = match self.direction {
                     Direction::ToSegment => (piece, memory),
                     Direction::FromSegment => (memory, piece),
@@ -133,37 +132,32 @@ const BOUNCE: u64 = 1 << 20;
 /// Copies an extent to another, both the caller's, and returns when the bytes are there.
 pub(crate) fn between(from: (&Segment, u32), to: (&Segment, u32), bytes: u64) -> Result<()> {
     let ((from, from_unit), (to, to_unit)) = (from, to);
+    let (from_start, to_start) = (Segment::offset_of(from_unit), Segment::offset_of(to_unit));
     assert!(
-        from.has_room_at(from_unit, bytes) && to.has_room_at(to_unit, bytes),
+        from.has_room_at(from_start, bytes) && to.has_room_at(to_start, bytes),
         "extents lie inside their segments"
     );
     match (from.pointer(from_unit), to.pointer(to_unit)) {
-        (Some(memory), _) => move_memory(Direction::ToSegment, to, to_unit, memory, bytes),
-        (None, Some(memory)) => move_memory(Direction::FromSegment, from, from_unit, memory, bytes),
+        (Some(memory), _) => move_memory(Direction::ToSegment, to, to_start, memory, bytes),
+        (None, Some(memory)) => move_memory(Direction::FromSegment, from, from_start, memory, bytes),
         (None, None) => {
             let mut bounce = list_of(BOUNCE.min(bytes) as usize, || 0u8)?;
-            (0..bytes).step_by(BOUNCE as usize).try_for_each(|offset| {
-                let (units, length) = ((offset / UNIT) as u32, BOUNCE.min(bytes - offset));
-                move_memory(
-                    Direction::FromSegment,
-                    from,
-                    from_unit + units,
-                    bounce.as_mut_ptr(),
-                    length,
-                )?;
-                move_memory(Direction::ToSegment, to, to_unit + units, bounce.as_mut_ptr(), length)
+            (0..bytes).step_by(BOUNCE as usize).try_for_each(|at| {
+                let (memory, length) = (bounce.as_mut_ptr(), BOUNCE.min(bytes - at));
+                move_memory(Direction::FromSegment, from, from_start + at, memory, length)?;
+                move_memory(Direction::ToSegment, to, to_start + at, memory, length)
             })
         }
     }
 }
 
-/// Copies between an extent and memory of this process, of `between`'s own.
-fn move_memory(direction: Direction, segment: &Segment, unit: u32, memory: *mut u8, bytes: u64) -> Result<()> {
+/// Copies between a part of an extent and memory of this process, of `between`'s own.
+fn move_memory(direction: Direction, segment: &Segment, offset: u64, memory: *mut u8, bytes: u64) -> Result<()> {
     let (data, sizes) = ([memory.cast_const().cast()], [bytes as usize]);
     // SAFETY: `between` gives an extent of its caller's, inside its segment, or its own buffer, either of at least `bytes` bytes.
     let buffers = unsafe { Buffers::new(&data, &sizes)? };
     let mut transfer = Transfer::new(direction, 0);
-    transfer.add(0, segment, unit, &buffers, bytes)?;
+    transfer.add(0, segment, offset, &buffers, bytes)?;
     let mut result = Ok(());
     transfer.finish(|_, error| result = Err(error));
     result

@@ -8,6 +8,7 @@ use crate::evict;
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::{Attempt, Life};
+use crate::segment::Segment;
 use crate::segment::buffers::{Buffers, list_of};
 use crate::segment::device::Direction;
 use crate::segment::transfer::Transfer;
@@ -247,7 +248,7 @@ impl<'s> Reading<'s> {
         }
         let (registered, unit) = self.store.segment_of(self.slot, self.copy);
         let bytes = wanted.min(size);
-        transfer.add(number, &registered.segment, unit, buffers, bytes)?;
+        transfer.add(number, &registered.segment, Segment::offset_of(unit), buffers, bytes)?;
         Ok((size, bytes))
     }
 }

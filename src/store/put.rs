@@ -10,6 +10,7 @@ use crate::evict;
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::State;
+use crate::segment::Segment;
 use crate::segment::buffers::{Buffers, list_of};
 use crate::segment::device::Direction;
 use crate::segment::transfer::Transfer;
@@ -161,7 +162,13 @@ impl Store {
     ) -> Result<()> {
         (0..self.objects.get(writing.slot).life().copies()).try_for_each(|copy| {
             let (registered, unit) = self.segment_of(writing.slot, copy);
-            transfer.add(number, &registered.segment, unit, buffers, buffers.total())
+            transfer.add(
+                number,
+                &registered.segment,
+                Segment::offset_of(unit),
+                buffers,
+                buffers.total(),
+            )
         })
     }
 

@@ -180,7 +180,7 @@ impl Segments {
                 (true, true) => (other.medium, other.rank) == (plan.medium, plan.rank),
                 _ => false,
             };
-            let other_base = other.location_of(0) as u64;
+            let other_base = other.location_at(0) as u64;
             let base = base as u64;
             if is_same_space && base < other_base + other.capacity && other_base < base + plan.capacity {
                 return Err(invalid!(
