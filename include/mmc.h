@@ -182,10 +182,10 @@
 // And everything else.
 #define MMC_LOG_TRACE 6
 
-// A copy callback: from the caller's buffers into the segment.
+// A copy goes from the caller's buffers into the segment.
 #define MMC_COPY_TO_SEGMENT 1
 
-// A copy callback: from the segment into the caller's buffers.
+// A copy goes from the segment into the caller's buffers.
 #define MMC_COPY_FROM_SEGMENT 2
 
 // An event: a copy became readable.
@@ -894,6 +894,31 @@ int32_t mmc_batch_remove_lease(struct mmc_store *store,
                                size_t count,
                                uint32_t flags,
                                int32_t *results);
+
+// Copies between `count` ranges of pool addresses and the caller's buffers: single layers of objects, say, as they are made or wanted.
+//
+// `addresses`: where each range begins, at any byte of an object: of what mmc_reserve's view shows, or mmc_query's blobs. `data`, `sizes`: one
+// buffer a range. All are arrays of `count` elements, at most 16384. `direction`: MMC_COPY_TO_SEGMENT to read the buffers and write the
+// ranges, MMC_COPY_FROM_SEGMENT for the other way. `flags`: 0. `options`: for all of them; may be null. `results`: an array of `count` codes.
+//
+// Can be read: a readable object, and one that was removed until the last lease on it is over. Can be written: a reserved object, in
+// the copy that its view shows, for its holder, and not during mmc_commit or after it. A copy under way keeps the memory where it is,
+// whatever becomes of the object meanwhile. None is a use for eviction.
+//
+// A result is MMC_OK; MMC_ERR_NOT_FOUND: no object that can be read, or written, lies there, its term is over, or it ends before
+// the range does; MMC_ERR_STATE: to be read, but still being written, or to be written, but published or being put;
+// MMC_ERR_INVALID_PARAM: an address of 0, a null pointer, a size of 0; MMC_ERR_BUSY: read and copied more than eight million times at once;
+// a copy callback's own code. Where it is not MMC_OK nothing was copied, unless a callback failed. Returns as a batch does, and
+// MMC_ERR_INVALID_PARAM for another direction. Blocks for the copies only. Any thread. Since 0.1.
+int32_t mmc_batch_copy(struct mmc_store *store,
+                       const uint64_t *addresses,
+                       size_t count,
+                       void *const *data,
+                       const size_t *sizes,
+                       uint32_t direction,
+                       uint32_t flags,
+                       const struct mmc_get_options *options,
+                       int32_t *results);
 
 // This thread's last failure: the function, what was wrong, the value, the limit. "" when there was none. A string of the
 // library, valid until this thread's next failing call; successful calls leave it. Never null. Since 0.1.

@@ -624,6 +624,22 @@ class Store {
     }
     // Ends them in one call; they are empty then. An empty one is MMC_ERR_NOT_FOUND.
     std::vector<int32_t> batch_unpin(Span<Pin> pins) { return let_go(pins, mmc_batch_unpin); }
+    // Copies buffers to ranges that begin at these pool addresses, of any length, in objects that are reserved: each in the copy that its
+    // view shows, and done before it is committed. `stream` is given to copy callbacks.
+    [[nodiscard]] std::vector<int32_t> batch_copy_to(Span<const uint64_t> addresses, Span<const ConstBuffer> data,
+                                                     void *stream = nullptr) {
+        require_equal("batch_copy_to", addresses.size(), data.size());
+        detail::Columns<const void *> columns(data);
+        return batch_copy(addresses, const_cast<void *const *>(columns.data.data()), columns.sizes.data(),
+                          MMC_COPY_TO_SEGMENT, stream);
+    }
+    // Copies such ranges into buffers: of objects that can be read, and of ones that were removed while a lease on them lasts.
+    [[nodiscard]] std::vector<int32_t> batch_copy_from(Span<const uint64_t> addresses, Span<const Buffer> data,
+                                                       void *stream = nullptr) const {
+        require_equal("batch_copy_from", addresses.size(), data.size());
+        detail::Columns<void *> columns(data);
+        return batch_copy(addresses, columns.data.data(), columns.sizes.data(), MMC_COPY_FROM_SEGMENT, stream);
+    }
     std::vector<int32_t> batch_add_lease(const Keys &keys, uint64_t term_ms = 0) {
         return batch(keys.size(), [&](int32_t *results) {
             return mmc_batch_add_lease(store_, keys.data(), keys.size(), term_ms, 0, results);
@@ -706,6 +722,14 @@ class Store {
         std::vector<int32_t> results(count);
         check(call(results.data()));
         return results;
+    }
+    std::vector<int32_t> batch_copy(Span<const uint64_t> addresses, void *const *data, const std::size_t *sizes,
+                                    uint32_t direction, void *stream) const {
+        mmc_get_options wanted = with(stream);
+        return batch(addresses.size(), [&](int32_t *results) {
+            return mmc_batch_copy(store_, addresses.data(), addresses.size(), data, sizes, direction, 0, &wanted,
+                                  results);
+        });
     }
     template <class Holder, class Call> Batch<Holder> hold(std::size_t count, Call call) {
         std::vector<mmc_view> views(count, make<mmc_view>());

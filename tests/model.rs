@@ -82,6 +82,11 @@ enum Step {
     LeaseAndRemove {
         key: u8,
     },
+    CopyAt {
+        key: u8,
+        start: usize,
+        size: usize,
+    },
     Leave {
         segment: u8,
     },
@@ -161,6 +166,7 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (some(), any::<bool>()).prop_map(|(keys, batch)| Step::Lease { keys, batch }),
         4 => (some(), any::<bool>()).prop_map(|(keys, batch)| Step::Unlease { keys, batch }),
         1 => keys().prop_map(|key| Step::LeaseAndRemove { key }),
+        5 => (keys(), sizes(), sizes()).prop_map(|(key, start, size)| Step::CopyAt { key, start: start - 1, size }),
         2 => (0u8..6).prop_map(|segment| Step::Leave { segment }),
         3 => (0u8..6).prop_map(|segment| Step::Come { segment }),
     ]
@@ -789,6 +795,7 @@ impl Model {
                     self.stranded.extend(copies.map(|copy| (*copy, object.size)));
                 }
             }
+            Step::CopyAt { key, start, size } => self.copy_at(*key, *start, *size),
             Step::Leave { segment } => self.leave(*segment as usize),
             Step::Come { segment } => self.come(*segment as usize),
         }
@@ -845,9 +852,69 @@ impl Model {
         }
     }
 
+    /// Reads, and tries to write, all that a key has by its addresses: `size` bytes from `start` on, be there as many or not.
+    fn copy_at(&self, key: u8, start: usize, size: usize) {
+        let mut data = vec![7; size];
+        if let Some(object) = self.objects.get(&key) {
+            let is_inside = start + size <= object.size;
+            for copy in &object.copies {
+                let place = [copy + start as u64];
+                data.fill(7);
+                let is_read = self.store.read_at(&place, &mut [&mut data]).unwrap();
+                if is_inside {
+                    assert_eq!(is_read, [MMC_OK]);
+                    assert!(
+                        data == content(object.seed, object.size)[start..][..size],
+                        "bytes of {key}"
+                    );
+                    assert_eq!(self.store.write_at(&place, &[&data]).unwrap(), [MMC_ERR_STATE]);
+                } else if start < object.size {
+                    assert_eq!(is_read, [MMC_ERR_NOT_FOUND]);
+                    assert!(data.iter().all(|byte| *byte == 7), "a copy that fails writes nothing");
+                }
+            }
+        }
+        for token in self.reservations.iter().filter(|token| token.key == key) {
+            for (number, copy) in token.copies.iter().enumerate() {
+                let place = [copy + start as u64];
+                if start >= token.view.size as usize {
+                    continue;
+                }
+                let is_there = !token.is_overdue;
+                let is_read = if is_there { MMC_ERR_STATE } else { MMC_ERR_NOT_FOUND };
+                assert_eq!(self.store.read_at(&place, &mut [&mut data]).unwrap(), [is_read]);
+                let may_write = is_there && number == 0 && start + size <= token.view.size as usize;
+                let is_written = if may_write { MMC_OK } else { MMC_ERR_NOT_FOUND };
+                assert_eq!(self.store.write_at(&place, &[&data]).unwrap(), [is_written]);
+            }
+        }
+        // Behind the last segment, and between two, there is nothing.
+        for place in &self.places {
+            if let Some(address) = place.address {
+                let behind = [address + place.options.capacity];
+                assert_eq!(
+                    self.store.read_at(&behind, &mut [&mut data]).unwrap(),
+                    [MMC_ERR_NOT_FOUND]
+                );
+            }
+        }
+    }
+
     /// Does what the holder of a reservation does: writes the bytes.
     fn fill(&self, token: &Token) {
         let data = content(token.seed, token.view.size as usize);
+        if token.seed.is_multiple_of(2) && !token.is_overdue {
+            let pieces = split(data, 3);
+            let mut end = token.view.address;
+            let begin_of = |piece: &&[u8]| {
+                end += piece.len() as u64;
+                end - piece.len() as u64
+            };
+            let places: Vec<u64> = pieces.iter().map(begin_of).collect();
+            let codes = self.store.write_at(&places, &pieces).unwrap();
+            assert!(codes.iter().all(|code| *code == MMC_OK), "{codes:?}");
+            return;
+        }
         if !token.view.data.is_null() {
             // SAFETY: the reservation is open, and its memory the holder's.
             unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), token.view.data.cast(), data.len()) };

@@ -201,9 +201,20 @@ impl Copy {
         is_counted
     }
 
+    /// Somebody who copies by the copy's address, if it gets in: `act` is the copying.
+    fn copy_by_address(&self, act: impl FnOnce(&Memory)) -> bool {
+        let is_counted = self.count.read_held(GENERATION) == Attempt::Counted;
+        if is_counted {
+            act(&self.memory);
+            self.give_back_if(self.count.end_reading());
+        }
+        is_counted
+    }
+
     /// Nobody gets in any more, and the memory has gone back.
     fn assert_over(&self) {
         assert_eq!(self.count.read(GENERATION), Attempt::Gone);
+        assert_eq!(self.count.read_held(GENERATION), Attempt::Gone);
         assert_eq!(self.count.hold(GENERATION), Attempt::Gone);
         assert_eq!(self.given_back.load(Ordering::Relaxed), 1, "memory was lost");
     }
@@ -312,6 +323,112 @@ fn a_copy_that_is_made_in_the_place_of_another_is_not_read_for_it() {
             copy.count.publish();
         }
         reader.join().unwrap();
+        assert_eq!(copy.given_back.load(Ordering::Relaxed), 1, "memory was lost");
+    });
+}
+
+#[test]
+fn memory_of_a_reservation_goes_back_once_and_never_under_those_who_copy_by_its_address() {
+    model(3, || {
+        let copy = Copy::reserved();
+        let copiers = [(); 2].map(|()| {
+            spawn(&copy, |copy| {
+                copy.copy_by_address(|memory| assert_eq!(memory.read(), 0));
+            })
+        });
+        copy.give_back_if(copy.count.end_writing());
+        assert!(!copy.copy_by_address(|_| ()), "it was held by nobody any more");
+        for copier in copiers {
+            copier.join().unwrap();
+        }
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn a_commit_in_the_middle_of_a_copy_by_address_loses_no_count() {
+    model(3, || {
+        let copy = Copy::reserved();
+        copy.write();
+        let copiers = [(); 2].map(|()| {
+            spawn(&copy, |copy| {
+                copy.copy_by_address(|memory| assert_eq!(memory.read(), BYTES));
+            })
+        });
+        copy.count.publish();
+        assert!(copy.read(), "it is there until it is retired");
+        copy.give_back_if(copy.count.retire());
+        for copier in copiers {
+            copier.join().unwrap();
+        }
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn a_put_that_settles_in_the_middle_of_a_copy_by_address_ends_as_it_would() {
+    model(3, || {
+        let copy = Copy::reserved();
+        let copier = spawn(&copy, |copy| {
+            copy.copy_by_address(|memory| assert_eq!(memory.read(), 0));
+        });
+        copy.count.arrive();
+        assert!(!copy.copy_by_address(|_| ()), "its writer holds it no longer");
+        copy.give_back_if(copy.count.end_writing());
+        copier.join().unwrap();
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn memory_under_the_last_lease_goes_back_once_and_never_under_those_who_copy_by_its_address() {
+    model(3, || {
+        let copy = Copy::published();
+        assert_eq!(copy.count.hold(GENERATION), Attempt::Counted);
+        let copiers = [(); 2].map(|()| {
+            spawn(&copy, |copy| {
+                copy.copy_by_address(|memory| assert_eq!(memory.read(), BYTES));
+            })
+        });
+        copy.give_back_if(copy.count.retire());
+        copy.give_back_if(copy.count.end_hold());
+        assert!(!copy.copy_by_address(|_| ()), "the lease was over");
+        for copier in copiers {
+            copier.join().unwrap();
+        }
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn bytes_that_were_written_by_address_are_seen_by_who_finds_the_copy_published() {
+    model(3, || {
+        let copy = Copy::reserved();
+        let reader = spawn(&copy, Copy::read);
+        let writer = spawn(&copy, |copy| copy.copy_by_address(|memory| memory.write(BYTES)));
+        assert!(writer.join().unwrap(), "it is held until it is published");
+        copy.count.publish();
+        reader.join().unwrap();
+        copy.give_back_if(copy.count.retire());
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn a_copy_that_is_made_in_the_place_of_another_is_not_written_for_it() {
+    model(3, || {
+        let copy = Copy::reserved();
+        let copier = spawn(&copy, |copy| {
+            copy.copy_by_address(|memory| assert_eq!(memory.read(), 0));
+        });
+        if copy.count.end_writing() {
+            copy.give_back_if(true);
+            // The slot has another object now, whose memory is being written.
+            copy.count.reserve(GENERATION + 1);
+            copy.memory.write(1);
+            copy.count.publish();
+        }
+        copier.join().unwrap();
         assert_eq!(copy.given_back.load(Ordering::Relaxed), 1, "memory was lost");
     });
 }

@@ -335,7 +335,8 @@ impl<'s> Worker<'s> {
         // SAFETY: reserved memory is the holder's alone.
         let memory = unsafe { std::slice::from_raw_parts_mut(view.data.cast::<u8>(), view.size as usize) };
         memory[HEAD..].copy_from_slice(version.body());
-        memory[..HEAD].copy_from_slice(&version.head());
+        let written = self.store.write_at(&[view.address], &[&version.head()]);
+        assert_eq!(written, Ok(vec![MMC_OK]));
         if self.random.below(3) == 0 {
             self.store.abort(view.token).unwrap();
         } else {
@@ -367,6 +368,12 @@ impl<'s> Worker<'s> {
                     info.blob_count <= 2 && (info.readable == 0 || info.blob_count > 0),
                     "{info:?}"
                 );
+                // By now another object may lie there, or the middle of one.
+                let mut head = [0; HEAD];
+                let codes = self.store.read_at(&[info.blobs[0].address], &mut [&mut head]);
+                let is_allowed =
+                    |code: i32| [MMC_OK, MMC_ERR_NOT_FOUND, MMC_ERR_STATE, MMC_ERR_INVALID_PARAM].contains(&code);
+                assert!(is_allowed(codes.unwrap()[0]), "{}", last_error());
             }
         }
     }

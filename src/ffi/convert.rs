@@ -4,13 +4,15 @@ use std::ffi::{CStr, c_char, c_void};
 use std::mem::{MaybeUninit, size_of};
 
 use super::types::{
-    MMC_MAX_BATCH, MMC_MEDIUM_DRAM, MMC_MEDIUM_HBM, MMC_MEDIUM_SSD, MMC_OFF, MMC_ON, mmc_config, mmc_get_options,
-    mmc_key, mmc_object_info, mmc_put_options, mmc_segment_info, mmc_segment_options, mmc_statistics, mmc_view,
+    MMC_COPY_FROM_SEGMENT, MMC_COPY_TO_SEGMENT, MMC_MAX_BATCH, MMC_MEDIUM_DRAM, MMC_MEDIUM_HBM, MMC_MEDIUM_SSD,
+    MMC_OFF, MMC_ON, mmc_config, mmc_get_options, mmc_key, mmc_object_info, mmc_put_options, mmc_segment_info,
+    mmc_segment_options, mmc_statistics, mmc_view,
 };
 use crate::error::{Result, invalid};
 use crate::key::Key;
 use crate::segment::Medium;
 use crate::segment::buffers::Buffers;
+use crate::segment::device::Direction;
 use crate::store::place::PutOptions;
 
 /// The largest struct that a caller may claim: more is a size that was never set.
@@ -262,6 +264,17 @@ pub(super) fn medium_number(medium: Medium) -> u32 {
         Medium::Hbm => MMC_MEDIUM_HBM,
         Medium::Dram => MMC_MEDIUM_DRAM,
         Medium::Ssd => MMC_MEDIUM_SSD,
+    }
+}
+
+/// A direction of a copy by its number.
+pub(super) fn direction_from(number: u32) -> Result<Direction> {
+    match number {
+        MMC_COPY_TO_SEGMENT => Ok(Direction::ToSegment),
+        MMC_COPY_FROM_SEGMENT => Ok(Direction::FromSegment),
+        _ => Err(invalid!(
+            "direction {number}: must be MMC_COPY_TO_SEGMENT (1) or MMC_COPY_FROM_SEGMENT (2)"
+        )),
     }
 }
 

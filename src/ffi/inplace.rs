@@ -2,14 +2,20 @@
 //!
 //! The general flow of a write: mmc_reserve gives memory, the caller fills it, mmc_commit publishes it. Of a read: mmc_pin gives the
 //! memory, the caller reads it, mmc_unpin lets it go. A lease keeps an object for a time without a token, for readers that know its pool
-//! address. Every token that a store has given must come back: what it stands for is kept until then.
+//! address; mmc_batch_copy reads and writes by pool addresses, with or without a pointer to them. Every token that a store has given must come
+//! back: what it stands for is kept until then.
+
+use std::ffi::c_void;
+use std::slice::from_ref;
 
 use super::batches::keys_and_results;
 use super::boundary::guard;
-use super::convert::{Out, check_batch, check_flags, key_from, put_options, slice, slice_mut};
+use super::convert::{
+    Out, buffers, check_batch, check_flags, direction_from, key_from, put_options, slice, slice_mut, stream_of,
+};
 use super::handle;
-use super::types::{MMC_PEEK, mmc_key, mmc_put_options, mmc_store, mmc_view};
-use crate::error::{Error, Result};
+use super::types::{MMC_PEEK, mmc_get_options, mmc_key, mmc_put_options, mmc_store, mmc_view};
+use crate::error::{Error, Result, invalid};
 use crate::store::Store;
 use crate::store::inplace::View;
 
@@ -285,6 +291,60 @@ pub unsafe extern "C" fn mmc_batch_remove_lease(
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
         entered.store().batch_remove_lease(key, results);
         Ok(())
+    })
+}
+
+/// Copies between `count` ranges of pool addresses and the caller's buffers: single layers of objects, say, as they are made or wanted.
+///
+/// `addresses`: where each range begins, at any byte of an object: of what mmc_reserve's view shows, or mmc_query's blobs. `data`, `sizes`: one
+/// buffer a range. All are arrays of `count` elements, at most 16384. `direction`: MMC_COPY_TO_SEGMENT to read the buffers and write the
+/// ranges, MMC_COPY_FROM_SEGMENT for the other way. `flags`: 0. `options`: for all of them; may be null. `results`: an array of `count` codes.
+///
+/// Can be read: a readable object, and one that was removed until the last lease on it is over. Can be written: a reserved object, in
+/// the copy that its view shows, for its holder, and not during mmc_commit or after it. A copy under way keeps the memory where it is,
+/// whatever becomes of the object meanwhile. None is a use for eviction.
+///
+/// A result is MMC_OK; MMC_ERR_NOT_FOUND: no object that can be read, or written, lies there, its term is over, or it ends before
+/// the range does; MMC_ERR_STATE: to be read, but still being written, or to be written, but published or being put;
+/// MMC_ERR_INVALID_PARAM: an address of 0, a null pointer, a size of 0; MMC_ERR_BUSY: read and copied more than eight million times at once;
+/// a copy callback's own code. Where it is not MMC_OK nothing was copied, unless a callback failed. Returns as a batch does, and
+/// MMC_ERR_INVALID_PARAM for another direction. Blocks for the copies only. Any thread. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_batch_copy(
+    store: *mut mmc_store,
+    addresses: *const u64,
+    count: usize,
+    data: *const *mut c_void,
+    sizes: *const usize,
+    direction: u32,
+    flags: u32,
+    options: *const mmc_get_options,
+    results: *mut i32,
+) -> i32 {
+    guard("mmc_batch_copy", || {
+        let entered = handle::enter(store.cast())?;
+        check_flags(flags, 0)?;
+        check_batch(count)?;
+        let direction = direction_from(direction)?;
+        // SAFETY: the caller gives arrays of `count` elements, and null or its options.
+        let (addresses, data, sizes, stream, results) = unsafe {
+            (
+                slice("addresses", addresses, count)?,
+                slice("data", data.cast(), count)?,
+                slice("sizes", sizes, count)?,
+                stream_of(options)?,
+                slice_mut("results", results, count)?,
+            )
+        };
+        let element = |number: usize| match addresses[number] {
+            0 => Err(invalid!("address of element {number} is 0")),
+            address => {
+                let (data, sizes) = (from_ref(&data[number]), from_ref(&sizes[number]));
+                // SAFETY: the caller gives a buffer of this size, to be read or written as the direction says.
+                Ok((address, unsafe { buffers(data, sizes)? }))
+            }
+        };
+        entered.store().batch_copy(element, direction, stream, results)
     })
 }
 

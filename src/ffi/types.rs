@@ -57,9 +57,9 @@ pub const MMC_LOG_DEBUG: u32 = 5;
 /// And everything else.
 pub const MMC_LOG_TRACE: u32 = 6;
 
-/// A copy callback: from the caller's buffers into the segment.
+/// A copy goes from the caller's buffers into the segment.
 pub const MMC_COPY_TO_SEGMENT: u32 = 1;
-/// A copy callback: from the segment into the caller's buffers.
+/// A copy goes from the segment into the caller's buffers.
 pub const MMC_COPY_FROM_SEGMENT: u32 = 2;
 
 /// An event: a copy became readable.

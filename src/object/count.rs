@@ -6,19 +6,25 @@
 //! - a copy starts *reserved*: not to be found, held once, by its writer; or *arriving*: not to be found, read once, by a writer of whom
 //!   nothing is left to be done but the copy of its bytes (`arrive` turns the one into the other);
 //! - `publish` makes it live: the writer's hold or reading becomes the index's own reading;
-//! - `read` and `hold` succeed only while it is live and of the generation that the caller looked up;
+//! - `read` and `hold` succeed only while it is live and of the generation that the caller looked up; `read_held` also while it is held,
+//!   by its writer or by holders that outlived its removal;
 //! - `retire` takes it out of reach and ends the index's reading, `retire_unheld` only when nobody holds it: eviction's question and
 //!   its act in one;
 //! - whoever takes the last reading or hold of a copy that is not live is told so, once, and gives the memory back.
 //!
-//! Nothing can be added to a word that is not live, so "last" happens exactly once. Readings are short (a copy of the bytes, out or
-//! in): who needs the memory may wait for them. Holds are pins, leases and reservations, and end when the host wants. The generation is
-//! the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
+//! Nothing can be added to a word that is neither live nor held: whoever adds to it finds, in the word that its own step replaces, somebody
+//! who needs the copy and has not let go. So "last" happens exactly once. A writer is not alone with a word that is held: readings may come
+//! and go between two steps of its own, so each of those is right whatever their number is then.
+//!
+//! Readings are short (a copy of the bytes, out or in): who needs the memory may wait for them. Holds are pins, leases and reservations, and
+//! end when the host wants. The generation is the low 20 bits of the slot's; a look-up checks the whole of it afterwards.
 
 use crate::sync::{AtomicU64, Ordering};
 
 const READING: u64 = 1;
 const READINGS: u64 = (1 << 23) - 1;
+/// With all of these set no reader is let in any more: one reading less than fits, as a writer's hold becomes one.
+const NO_MORE_READINGS: u64 = READINGS - READING;
 const HOLD: u64 = 1 << 23;
 const HOLDS: u64 = ((1 << 20) - 1) << 23;
 const LIVE: u64 = 1 << 43;
@@ -33,7 +39,7 @@ pub(crate) struct Count(AtomicU64);
 pub(crate) enum Attempt {
     /// Counted: the memory stays until it is given up again.
     Counted,
-    /// Not live, or of another generation.
+    /// Not live (nor held, where that is enough), or of another generation.
     Gone,
     /// As many as can be counted already.
     Full,
@@ -66,7 +72,7 @@ impl Count {
 
     /// Makes a reserved or arriving copy live; its writer's hold or reading becomes the index's reading.
     pub(crate) fn publish(&self) {
-        // The word is not live, so nobody but its writer changes it between the two steps.
+        // Between the two steps it is neither live nor held: nobody comes, and those who go leave the writer's reading.
         self.arrive();
         self.0.fetch_add(LIVE, Ordering::AcqRel);
     }
@@ -103,12 +109,17 @@ impl Count {
 
     /// Counts a reader.
     pub(crate) fn read(&self, generation: u32) -> Attempt {
-        self.add(generation, READING, READINGS)
+        self.add(generation, LIVE, READING, NO_MORE_READINGS)
+    }
+
+    /// Counts a reader of a copy that may be out of reach, as long as somebody holds it: for those who know it by its place.
+    pub(crate) fn read_held(&self, generation: u32) -> Attempt {
+        self.add(generation, LIVE | HOLDS, READING, NO_MORE_READINGS)
     }
 
     /// Counts a hold.
     pub(crate) fn hold(&self, generation: u32) -> Attempt {
-        self.add(generation, HOLD, HOLDS)
+        self.add(generation, LIVE, HOLD, HOLDS)
     }
 
     /// Ends a reading; true when the caller must give the memory back.
@@ -147,10 +158,11 @@ impl Count {
         }
     }
 
-    fn add(&self, generation: u32, one: u64, all: u64) -> Attempt {
+    /// Adds `one` while a bit of `needed` is set and not every bit of `all`.
+    fn add(&self, generation: u32, needed: u64, one: u64, all: u64) -> Attempt {
         let mut word = self.0.load(Ordering::Acquire);
         loop {
-            if word & LIVE == 0 || !is_of(word, generation) {
+            if word & needed == 0 || !is_of(word, generation) {
                 return Attempt::Gone;
             }
             if word & all == all {

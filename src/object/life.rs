@@ -16,10 +16,12 @@ pub(crate) enum State {
     Free = 0,
     /// The key is taken, the bytes are being written.
     Reserved = 1,
+    /// As `Reserved`; the bytes are written by whoever the memory was lent to, not by a call that is under way.
+    Lent = 2,
     /// Everybody can read it.
-    Readable = 2,
+    Readable = 3,
     /// Out of the index; somebody may still read or hold a copy.
-    Gone = 3,
+    Gone = 4,
 }
 
 /// Which object a slot has: generation, copies, state, length of the key.
@@ -40,14 +42,15 @@ impl Life {
         match (self.0 >> 16) & 0xff {
             0 => State::Free,
             1 => State::Reserved,
-            2 => State::Readable,
+            2 => State::Lent,
+            3 => State::Readable,
             _ => State::Gone,
         }
     }
 
     /// Whether the object can be found: its name is in the index, or about to be.
     pub(crate) fn is_named(self) -> bool {
-        matches!(self.state(), State::Reserved | State::Readable)
+        matches!(self.state(), State::Reserved | State::Lent | State::Readable)
     }
 
     /// Copies that were ever made of it; some may be gone.

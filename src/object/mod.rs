@@ -9,8 +9,8 @@
 //! that finds the same generation before and after comparing the key has compared that object's key. Whoever needs the bytes counts
 //! itself into the copy ([`Count`]) and checks the generation once more.
 //!
-//! **Writing.** `Reserved` (key taken, bytes being written) -> `Readable` is its writer's step; `Readable` -> `Gone`, and the end of
-//! single copies, happen under the lock of the key's index shard. The slot is given up when the name is out of the index and the last
+//! **Writing.** `Reserved` (key taken, bytes being written) -> `Readable` is its writer's step, by way of `Lent` when the writer is who has
+//! reserved it in place; `Readable` -> `Gone`, and the end of single copies, happen under the lock of the key's index shard. The slot is given up when the name is out of the index and the last
 //! copy's memory is back.
 
 mod count;
@@ -156,7 +156,7 @@ impl Object {
         }
     }
 
-    /// Changes the state: to `Readable` by its writer, to `Gone` under the lock of the key's shard.
+    /// Changes the state: to `Lent` and `Readable` by its writer, to `Gone` under the lock of the key's shard.
     pub(crate) fn set_state(&self, state: State) {
         self.life.set(self.life().with_state(state));
     }

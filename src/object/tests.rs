@@ -48,6 +48,48 @@ fn a_count_that_is_full_refuses_and_stays_right() {
 }
 
 #[test]
+fn a_copy_that_is_held_is_read_by_its_place_only_and_is_kept_for_that() {
+    let count = Count::new();
+    count.reserve(3);
+    assert_eq!((count.read(3), count.read_held(4)), (Attempt::Gone, Attempt::Gone));
+    assert_eq!(count.read_held(3), Attempt::Counted);
+    assert!(!count.end_writing(), "it is still being read");
+    assert_eq!(count.read_held(3), Attempt::Gone, "nobody holds it any more");
+    assert!(count.end_reading(), "the last need of it");
+
+    count.reserve(4);
+    assert_eq!(count.read_held(4), Attempt::Counted);
+    count.publish();
+    assert!(count.is_live(4) && !count.is_held() && count.is_read(4));
+    assert!(!count.end_reading() && !count.is_read(4));
+    assert_eq!(
+        (count.hold(4), count.read_held(4)),
+        (Attempt::Counted, Attempt::Counted)
+    );
+    assert!(!count.retire() && !count.end_reading());
+    assert_eq!((count.read(4), count.read_held(4)), (Attempt::Gone, Attempt::Counted));
+    assert!(!count.end_hold() && count.end_reading());
+
+    count.expect(5);
+    assert_eq!(count.read_held(5), Attempt::Gone, "it is only being written");
+    assert!(count.end_writing());
+}
+
+#[test]
+fn readings_of_a_copy_that_is_held_leave_room_for_its_writers() {
+    let count = Count::new();
+    count.reserve(0);
+    let readings = std::iter::repeat_with(|| count.read_held(0)).take_while(|attempt| *attempt == Attempt::Counted);
+    let readings = readings.count();
+    assert_eq!((readings, count.read_held(0)), ((1 << 23) - 2, Attempt::Full));
+    count.publish();
+    assert!(count.is_live(0) && !count.is_held());
+    assert_eq!((count.read(0), count.hold(0)), (Attempt::Full, Attempt::Counted));
+    assert!(!count.end_hold() && !count.retire());
+    assert_eq!((0..readings).filter(|_| count.end_reading()).count(), 1);
+}
+
+#[test]
 fn what_was_read_is_an_objects_through_its_states_and_no_further() {
     let word = LifeWord::new();
     word.set(Life::new(5, 1, State::Reserved, 3));

@@ -155,6 +155,13 @@ impl Segment {
         self.address + Segment::offset_of(unit)
     }
 
+    /// How far from the segment's first byte a pool address is; `None` when it is not in the segment.
+    pub(crate) fn offset_at(&self, address: u64) -> Option<u64> {
+        address
+            .checked_sub(self.address)
+            .filter(|offset| *offset < self.capacity)
+    }
+
     /// Where this process, or the device, has the byte that is so far from the segment's first.
     pub(crate) fn location_at(&self, offset: u64) -> usize {
         self.base + offset as usize

@@ -36,7 +36,8 @@ impl<'s> Transfer<'s> {
     }
 
     /// Copies the first `bytes` bytes of `buffers` to or from the bytes that begin at `offset` in the segment, or queues that for the device.
-    /// They must be a part of one extent that is the caller's: reserved for writing, or counted for reading.
+    /// They must be a part of one extent that is the caller's: reserved for writing, or counted as read, by which the holder of a
+    /// reservation writes, too.
     pub(crate) fn add(
         &mut self,
         element: usize,
@@ -57,7 +58,7 @@ impl<'s> Transfer<'s> {
                 Direction::FromSegment => (piece.cast::<u8>(), memory),
             };
             // SAFETY: `Buffers::new` was promised that the piece may be used so; the extent lies in the segment's memory, which stays
-            // mapped while an extent of it is out, and is this call's alone to write, or nobody's to write while it is counted.
+            // mapped while an extent of it is out. It is the call's alone to write, or the holder's of a reservation, or nobody's.
             unsafe { copy::stream(destination, source, length) };
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::trace::{Timing, Tracepoint};
 use super::put::timing_of;
 use super::{GET_UP_TO, PEEK, Store};
 
-/// A copy that is being read: its memory stays until this is dropped.
+/// A copy that is being read, or written by its address: its memory stays until this is dropped.
 pub(crate) struct Reading<'s> {
     store: &'s Store,
     pub(super) slot: u32,
@@ -195,11 +195,7 @@ impl Store {
             for copy in self.preference(slot, life) {
                 match self.objects.blob(slot, copy).count.read(life.generation()) {
                     Attempt::Counted => {
-                        let reading = Reading {
-                            store: self,
-                            slot,
-                            copy,
-                        };
+                        let reading = Reading::counted(self, slot, copy);
                         // The count has a part of the generation only; the slot's own word has all of it.
                         if self.objects.get(slot).life().generation() == life.generation() {
                             return Ok(reading);
@@ -230,6 +226,11 @@ impl Store {
 }
 
 impl<'s> Reading<'s> {
+    /// Takes up a reading that was counted.
+    pub(super) fn counted(store: &'s Store, slot: u32, copy: usize) -> Reading<'s> {
+        Reading { store, slot, copy }
+    }
+
     /// Copies, or queues, what the buffers ask for; the object's size and how much of it was copied.
     fn copy_to(
         &self,

@@ -68,6 +68,7 @@ impl Store {
         let writing = self.begin_writing(key, size, options, false)?;
         let copies = (1 << options.replicas) - 1;
         let segments = SegmentHolds::begin(self, writing.slot, copies)?;
+        self.objects.get(writing.slot).set_state(State::Lent);
         let term = if term == 0 { DEFAULT_TERM } else { term };
         let end = self.clock.milliseconds().saturating_add(term);
         let token = self.holds.reserve(
@@ -245,7 +246,7 @@ impl Store {
         let term = if term == 0 { DEFAULT_LEASE } else { term };
         loop {
             let (slot, life) = self.find(key, hash).ok_or(Error::NotFound)?;
-            if life.state() == State::Reserved {
+            if life.state() != State::Readable {
                 return Err(Error::State(
                     "the object is reserved: it has no bytes to lease yet".into(),
                 ));

@@ -10,6 +10,7 @@
 //! **Ownership.** What a call takes is a value that gives it back: [`put::Writing`] drops its reservation, [`get::Reading`] its
 //! reading. Extents belong to the object's copies; the last who needs a copy gives its extent back (`Store::end`).
 
+mod address;
 mod claims;
 pub(crate) mod evict;
 pub(crate) mod get;

@@ -136,6 +136,15 @@ fn put(store: &Store, name: &str, units: u64, replicas: usize) -> Result<()> {
     })
 }
 
+fn copy_at(store: &Store, address: u64, direction: Direction) -> i32 {
+    let mut results = [7];
+    with_buffer(UNIT as usize, |buffers| {
+        let element = |_| Ok((address, *buffers));
+        store.batch_copy(element, direction, 0, &mut results).unwrap();
+    });
+    results[0]
+}
+
 fn get(store: &Store, name: &str) -> Result<u64> {
     with_buffer(1, |buffers| store.get(&key(name), buffers, super::GET_UP_TO, 0))
 }
@@ -209,4 +218,21 @@ fn a_get_that_panics_lets_go_of_what_it_read() {
         UNIT,
         "no reader keeps the memory of what was removed"
     );
+}
+
+#[test]
+fn a_copy_by_address_that_panics_lets_go_of_what_it_copied() {
+    let scene = Scene::new();
+    let only_second = PutOptions {
+        preferred: &[1],
+        ..options(1)
+    };
+    let view = scene.store.reserve(&key("lent"), 2 * UNIT, &only_second, 0).unwrap();
+    scene.panicking(|store| copy_at(store, view.address + 5, Direction::ToSegment));
+    assert_eq!(copy_at(&scene.store, view.address + 5, Direction::ToSegment), 0);
+    scene.store.commit(view.token).unwrap();
+    scene.panicking(|store| copy_at(store, view.address, Direction::FromSegment));
+    assert_eq!(copy_at(&scene.store, view.address, Direction::FromSegment), 0);
+    scene.store.remove(&key("lent")).unwrap();
+    assert_eq!(scene.allocated(), 0, "nobody keeps the memory of what was removed");
 }

@@ -13,7 +13,7 @@ use super::place::PutOptions;
 use super::segments::Plan;
 use super::{Source, Store};
 use crate::config::Options;
-use crate::error::{Error, Result};
+use crate::error::{Error, MMC_ERR_NOT_FOUND, MMC_ERR_STATE, Result};
 use crate::event::{Event, Listener};
 use crate::key::Key;
 use crate::segment::Medium;
@@ -79,6 +79,16 @@ fn put(store: &Store, name: &str, units: u64, replicas: usize) -> Result<()> {
     let options = PutOptions { replicas, ..OPTIONS };
     let mut bytes = vec![name.as_bytes()[0]; (units * UNIT) as usize];
     with_buffer(&mut bytes, |buffers| store.put(&key(name), buffers, &options))
+}
+
+/// Copies one range of pool addresses; its code.
+fn copy_at(store: &Store, address: u64, bytes: &mut [u8], direction: Direction) -> i32 {
+    let mut results = [7];
+    with_buffer(bytes, |buffers| {
+        let element = |_| Ok((address, *buffers));
+        store.batch_copy(element, direction, 0, &mut results).unwrap();
+    });
+    results[0]
 }
 
 fn allocated(store: &Store) -> u64 {
@@ -373,6 +383,38 @@ fn a_put_always_finds_room_beside_readers_and_removals() {
 }
 
 #[test]
+fn a_late_write_by_address_reaches_nothing_that_others_put() {
+    let store = open(&[12, 12]);
+    let writer = |_: usize| {
+        let Ok(view) = store.reserve(&key("lent"), UNIT, &OPTIONS, 1000) else {
+            return;
+        };
+        assert_eq!(copy_at(&store, view.address, &mut [0xff; 100], Direction::ToSegment), 0);
+        store.abort(view.token).unwrap();
+        for _ in 0..20 {
+            // Its memory is a put's by now, which may just be going to copy its own bytes to it.
+            let code = copy_at(&store, view.address, &mut [0xff; UNIT as usize], Direction::ToSegment);
+            assert!(code == MMC_ERR_NOT_FOUND || code == MMC_ERR_STATE, "{code}");
+        }
+    };
+    let put_and_get = |name: &str, replicas: usize| {
+        let _ = put(&store, name, 1, replicas);
+        let mut bytes = vec![0; UNIT as usize];
+        if with_buffer(&mut bytes, |buffers| store.get(&key(name), buffers, 0, 0)).is_ok() {
+            assert!(
+                bytes.iter().all(|byte| *byte == name.as_bytes()[0]),
+                "wrong bytes in {name}"
+            );
+        }
+        let _ = store.remove(&key(name));
+    };
+    let putter = |round: usize| put_and_get(["a", "b", "c"][round % 3], 1 + round % 2);
+    let other = |round: usize| put_and_get(["d", "e", "f"][round % 3], 2);
+    run_together(&[&writer, &putter, &other]);
+    assert_nothing_lost(&store);
+}
+
+#[test]
 fn everything_at_once_loses_nothing_and_tears_nothing() {
     everything_at_once(MOMENT);
 }
@@ -417,9 +459,17 @@ fn everything_at_once(moment: Duration) {
         let term = if round.is_multiple_of(3) { 1 } else { 1000 };
         match store.reserve(&key(name), UNIT, &options, term) {
             Ok(view) => {
+                // Some of it by its address, where the term is not over meanwhile.
+                let cut = round % (UNIT as usize - 1) + 1;
+                let mut part = vec![name.as_bytes()[0]; cut];
+                let by_address = copy_at(&store, view.address, &mut part, Direction::ToSegment);
+                assert!(
+                    by_address == 0 || term == 1 && by_address == MMC_ERR_NOT_FOUND,
+                    "{by_address}"
+                );
                 // SAFETY: reserved, so the memory is this thread's alone.
                 let memory = unsafe { std::slice::from_raw_parts_mut(view.pointer.unwrap(), UNIT as usize) };
-                memory.fill(name.as_bytes()[0]);
+                memory[if by_address == 0 { cut } else { 0 }..].fill(name.as_bytes()[0]);
                 if term == 1 {
                     store.sweep();
                 }
@@ -475,7 +525,25 @@ fn everything_at_once(moment: Duration) {
             });
         }
     };
-    run_together_for(moment, &[&putter, &putter, &in_place, &keeper, &reader]);
+    // Whatever lies at an address is all of one object, published and its bytes its own; and none of it is anybody's to write.
+    let by_address = |round: usize| {
+        let name = name_of(round, 9);
+        let Ok(view) = store.query(&key(name), super::QUERY_RESERVED, 0) else {
+            return;
+        };
+        for (number, blob) in view.blobs.iter().flatten().enumerate() {
+            let start = (round * 1009 + number) as u64 % view.size;
+            let mut bytes = vec![0; 1 + (view.size - start - 1) as usize % (round % 9000 + 1)];
+            match copy_at(&store, blob.address + start, &mut bytes, Direction::FromSegment) {
+                0 => {
+                    let is_whole = bytes.iter().all(|byte| *byte == bytes[0]);
+                    assert!(is_whole && (b'a'..=b'h').contains(&bytes[0]), "torn bytes near {name}");
+                }
+                code => assert!(code == MMC_ERR_NOT_FOUND || code == MMC_ERR_STATE, "{code}"),
+            }
+        }
+    };
+    run_together_for(moment, &[&putter, &putter, &in_place, &keeper, &reader, &by_address]);
     while store.statistics().leases > 0 {
         store.sweep();
         std::thread::yield_now();

@@ -102,6 +102,14 @@ impl Segments {
         found.ok_or_else(|| Error::Unknown(words!("segment {address:#x}: none is registered at this address")))
     }
 
+    /// The open segment that has this pool address.
+    pub(crate) fn containing(&self, address: u64) -> Result<&Registered> {
+        let found = self
+            .open()
+            .find(|registered| registered.segment.offset_at(address).is_some());
+        found.ok_or_else(|| Error::Unknown(words!("address {address:#x}: no segment has it")))
+    }
+
     /// Registers a segment. `memory` is asked for once the plan has been found good.
     pub(crate) fn register(
         &self,

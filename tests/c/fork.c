@@ -111,6 +111,7 @@ static void check_forked(void) {
     FORKED(mmc_batch_unpin(store, &token, 1, 0, &result));
     FORKED(mmc_batch_add_lease(store, &name, 1, 1, 0, &result));
     FORKED(mmc_batch_remove_lease(store, &name, 1, 0, &result));
+    FORKED(mmc_batch_copy(store, &token, 1, &written, &size, MMC_COPY_FROM_SEGMENT, 0, NULL, &result));
     FORKED(mmc_stats(store, &statistics));
     FORKED(mmc_http_address(store, data, size, NULL));
     FORKED(mmc_set_event_callback(store, NULL, NULL));

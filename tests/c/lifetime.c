@@ -322,6 +322,7 @@ static void check_every_call(mmc_store *store, int32_t expected) {
     CHECK_CODE(expected, mmc_batch_unpin(store, &token, 1, 0, &result));
     CHECK_CODE(expected, mmc_batch_add_lease(store, &name, 1, 1, 0, &result));
     CHECK_CODE(expected, mmc_batch_remove_lease(store, &name, 1, 0, &result));
+    CHECK_CODE(expected, mmc_batch_copy(store, &token, 1, &written, &size, MMC_COPY_FROM_SEGMENT, 0, NULL, &result));
     CHECK_CODE(expected, mmc_stats(store, &statistics));
     CHECK_CODE(expected, mmc_http_address(store, data, size, NULL));
     CHECK_CODE(expected, mmc_set_event_callback(store, NULL, NULL));

@@ -219,6 +219,26 @@ void a_reservation_is_given_up_unless_committed() {
     CHECK(thrown([&] { (void)store.batch_reserve(Texts{"d"}, sizes); }) == MMC_ERR_INVALID_PARAM);
 }
 
+void parts_of_an_object_are_copied_by_their_addresses() {
+    mmc::Store store(small());
+    auto reservation = store.reserve("a", 6000);
+    const uint64_t first = reservation->address();
+    const std::string head(1000, 'h'), tail(5000, 't');
+    std::vector<uint64_t> addresses{first + 1000, first, first};
+    std::vector<mmc::ConstBuffer> from{tail, head, {tail.data(), 0}};
+    CHECK(store.batch_copy_to(addresses, from) == Results{MMC_OK, MMC_OK, MMC_ERR_INVALID_PARAM});
+    std::string back(5998, ' '), end(2, ' ');
+    std::vector<mmc::Buffer> into{back, end};
+    addresses = {first, first + 5999};
+    CHECK(store.batch_copy_from(addresses, into) == Results(2, MMC_ERR_STATE));
+    reservation->commit();
+    CHECK(store.batch_copy_from(addresses, into) == Results{MMC_OK, MMC_ERR_NOT_FOUND});
+    CHECK(back == head + tail.substr(2) && end == "  ");
+    CHECK(thrown([&] { (void)store.batch_copy_from(addresses, mmc::Span(into.data(), 1)); }) == MMC_ERR_INVALID_PARAM);
+    CHECK(thrown([&] { (void)store.batch_copy_to(addresses, from); }) == MMC_ERR_INVALID_PARAM);
+    CHECK(store.batch_copy_from({}, {}).empty());
+}
+
 // A call that fails as a whole has done nothing, so it must not have lost the tokens either.
 void a_batch_that_is_refused_leaves_its_pins_with_their_holders() {
     mmc::Store store(small());
@@ -308,6 +328,7 @@ int main() {
     each_element_of_a_batch_has_its_code();
     a_pin_ends_with_its_holder();
     a_reservation_is_given_up_unless_committed();
+    parts_of_an_object_are_copied_by_their_addresses();
     a_batch_that_is_refused_leaves_its_pins_with_their_holders();
     a_listing_brings_every_key_once_and_exceptions_back();
     segments_are_registered_and_options_passed_on();

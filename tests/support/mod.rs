@@ -492,6 +492,39 @@ impl Store {
         })
     }
 
+    /// Writes ranges of pool addresses: a code for each.
+    pub fn write_at(&self, places: &[u64], data: &[&[u8]]) -> Outcome<Vec<i32>> {
+        let (data, sizes) = addresses(data);
+        let data: Vec<*mut c_void> = data.into_iter().map(<*const c_void>::cast_mut).collect();
+        self.copy_at(places, &data, &sizes, MMC_COPY_TO_SEGMENT)
+    }
+
+    /// Reads ranges of pool addresses: a code for each.
+    pub fn read_at(&self, places: &[u64], data: &mut [&mut [u8]]) -> Outcome<Vec<i32>> {
+        let (data, sizes) = addresses_mut(data);
+        self.copy_at(places, &data, &sizes, MMC_COPY_FROM_SEGMENT)
+    }
+
+    fn copy_at(&self, places: &[u64], data: &[*mut c_void], sizes: &[usize], direction: u32) -> Outcome<Vec<i32>> {
+        let mut results = vec![1; places.len()];
+        assert_eq!(data.len(), places.len());
+        // SAFETY: arrays of as many elements, borrowed for the call; the buffers are only read where they are not to be written.
+        outcome(unsafe {
+            mmc_batch_copy(
+                self.0,
+                places.as_ptr(),
+                places.len(),
+                data.as_ptr(),
+                sizes.as_ptr(),
+                direction,
+                0,
+                null(),
+                results.as_mut_ptr(),
+            )
+        })?;
+        Ok(results)
+    }
+
     fn batch(&self, keys: &[&str], call: impl FnOnce(*const mmc_key, usize, *mut i32) -> i32) -> Outcome<Vec<i32>> {
         let (keys, mut results) = (keys_of(keys), vec![1; keys.len()]);
         outcome(call(keys.as_ptr(), keys.len(), results.as_mut_ptr()))?;
