@@ -506,6 +506,29 @@ uint32_t mmc_abi_version(void);
 // thread. Since 0.1.
 int32_t mmc_config_init(struct mmc_config *config);
 
+// Reads settings from a text in the form of a config file, `key = value` lines, into a config.
+//
+// `name`: what messages call the text, "mmc-local.conf" say; zero-terminated UTF-8. `text`: `size` bytes, at most 1 MiB. `config`: with its
+// `struct_size` set. What is set in it stays, and what is unset is filled where the text sets it. `strings`: where the text's
+// http_address and http_token go, each with its terminating zero; the config then points there, so they must stay as long as it is used.
+// May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
+//
+// With this config mmc_init does what it would have done with the text as its file. So what the environment sets is left unset for it,
+// and `config_path`, when unset, becomes "": no other file is read. What there is to say about the text (unknown keys, keys without
+// meaning in one process, sizes that were rounded) is logged here, once, and if the caller, the environment or the text sets a level of
+// the log, that is the process's from here on.
+//
+// Returns MMC_OK; MMC_ERR_INVALID_PARAM: a wrong line, as "name:line: key = value: reason", a wrong setting of the caller or the environment by
+// its name, or `strings` is too small: then `needed` was written. On failure nothing else was, and nothing logged. Never blocks; any thread.
+// Since 0.1.
+int32_t mmc_config_parse(const char *name,
+                         const char *text,
+                         size_t size,
+                         struct mmc_config *config,
+                         char *strings,
+                         size_t capacity,
+                         size_t *needed);
+
 // Opens a store.
 //
 // `config`: the settings, or null for the defaults: one DRAM segment of 1 GiB and rank 0, mapped as it is touched, watermarks 90 and 80, no

@@ -17,6 +17,9 @@
 //! text means "no admin port", so that `MMC_HTTP_ADDRESS= program` turns off what a file asks for. In the same way an
 //! empty path from the caller means "no file", whatever the environment names.
 //!
+//! A text in the form of a file may be laid under a caller's options before they are resolved ([`Options::with_text`]), by a caller who
+//! has the text from elsewhere, or wants to look at the settings first.
+//!
 //! Nothing here touches memory, sockets or the log: what a person should know comes back as [`Note`]s, because the
 //! level of the log is itself a setting.
 
@@ -143,19 +146,32 @@ impl Options {
             Some(path) => Options::from_file(path)?,
             None => (Options::default(), Vec::new()),
         };
-        let origins = [caller.watermark_low, caller.watermark_high].map(|given| match (&path, given) {
-            (Some(path), None) => path.display().to_string(),
-            _ => "the caller".to_string(),
-        });
-        let config = caller.or(variables).or(file).with_defaults();
-        let (low, high) = (config.watermark_low, config.watermark_high);
-        if low > high {
-            let [low_origin, high_origin] = origins;
-            return Err(invalid!(
-                "watermark_low {low} (from {low_origin}): must not be above watermark_high {high} (from {high_origin})"
-            ));
-        }
-        Ok((config, notes))
+        let name = path.map(|path| path.display().to_string());
+        Ok((settled(caller, variables, file, name.as_deref())?, notes))
+    }
+
+    /// Lays the caller's options over a text in the form of a file: what [`Options::resolve`] makes of these is what it would make of the
+    /// caller's with the text as their file. With them come the level of the log that this asks for, and what there is to tell about the
+    /// text, which `name` is in messages.
+    pub fn with_text(
+        self,
+        name: &str,
+        text: &[u8],
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Options, Option<Level>, Vec<Note>)> {
+        let caller = self.checked()?;
+        let variables = Options::from_environment(environment)?;
+        let (file, notes) = file::parse(name, text)?;
+        let level = settled(caller.clone(), variables.clone(), file.clone(), Some(name))?.log_level;
+        let under_caller = Options {
+            // What the environment says goes before a file: it is left unset for that.
+            http_address: file.http_address.filter(|_| variables.http_address.is_none()),
+            log_level: file.log_level.filter(|_| variables.log_level.is_none()),
+            // The text is the file, so there is no other.
+            config_path: Some(PathBuf::new()),
+            ..file
+        };
+        Ok((caller.or(under_caller), level, notes))
     }
 
     /// What the environment says.
@@ -250,6 +266,23 @@ impl Options {
             numa_node: self.numa_node,
         }
     }
+}
+
+/// The options of all sources, laid over each other and over the defaults; `name` is what messages call the file, where there is one.
+fn settled(caller: Options, variables: Options, file: Options, name: Option<&str>) -> Result<Config> {
+    let origins = [caller.watermark_low, caller.watermark_high].map(|given| match (name, given) {
+        (Some(name), None) => name.to_string(),
+        _ => "the caller".to_string(),
+    });
+    let config = caller.or(variables).or(file).with_defaults();
+    let (low, high) = (config.watermark_low, config.watermark_high);
+    if low > high {
+        let [low_origin, high_origin] = origins;
+        return Err(invalid!(
+            "watermark_low {low} (from {low_origin}): must not be above watermark_high {high} (from {high_origin})"
+        ));
+    }
+    Ok(config)
 }
 
 /// Bytes of a size in text: `134217728`, `2048KB`, `200mb`, `2.5GB`, `1TB`, `512MiB`. Case does not matter, units are

@@ -145,17 +145,16 @@ pub(super) fn read(path: &Path) -> Result<(Options, Vec<Note>)> {
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
         .map_err(|error| Error::Io(format!("{}: can't be read: {error}", path.display()).into()))?;
-    let name = path.display().to_string();
+    parse(&path.display().to_string(), &bytes)
+}
+
+/// Parses a file's content; `name` is what messages call the file.
+pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<(Options, Vec<Note>)> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(invalid!(
             "{name}: a file of settings must be at most {MAX_FILE_BYTES} bytes"
         ));
     }
-    parse(&name, &bytes)
-}
-
-/// Parses a file's content; `name` is what messages call the file.
-fn parse(name: &str, bytes: &[u8]) -> Result<(Options, Vec<Note>)> {
     let mut settings = Settings {
         name,
         ..Settings::default()

@@ -201,7 +201,8 @@ fn the_caller_wins_over_the_environment_over_the_file_over_the_default() {
                 ..Options::default()
             };
             let mut expected = layers.default;
-            std::fs::write(&scratch.0, if by_file { layers.file.0 } else { "# silent" }).expect("written before");
+            let text = if by_file { layers.file.0 } else { "# silent" };
+            std::fs::write(&scratch.0, text).expect("written before");
             if by_file {
                 expected = layers.file.1;
             }
@@ -214,6 +215,10 @@ fn the_caller_wins_over_the_environment_over_the_file_over_the_default() {
                 (layers.caller.0)(&mut options);
                 expected = layers.caller.1;
             }
+            let without_file = Options {
+                config_path: None,
+                ..options.clone()
+            };
             let (config, notes) = options.resolve(&variables(&given)).expect(layers.name);
             let context = format!(
                 "{} (caller {by_caller}, variable {by_variable}, file {by_file})",
@@ -221,6 +226,14 @@ fn the_caller_wins_over_the_environment_over_the_file_over_the_default() {
             );
             assert_eq!((layers.read)(&config), expected, "{context}");
             assert_eq!(notes, [], "{context}");
+
+            // A text that is laid under the caller's options before is as good as the file, and the only one.
+            let with_text = without_file.with_text("x.conf", text.as_bytes(), &variables(&given));
+            let (options, level, notes) = with_text.expect(layers.name);
+            assert_eq!((level, notes), (config.log_level, Vec::new()), "{context}");
+            given.push(("MMC_CONFIG_PATH", "/nowhere/at/all"));
+            let again = options.resolve(&variables(&given)).expect(layers.name);
+            assert_eq!(again, (config, Vec::new()), "{context}");
         }
     }
 }
@@ -266,6 +279,50 @@ fn a_file_that_is_missing_is_an_error_with_path_and_reason() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_text_is_read_as_a_file_is_and_called_by_its_name() {
+    let with_text = |text: &str| Options::default().with_text("mmc-local.conf", text.as_bytes(), &nothing);
+    let (options, level, notes) = with_text("mmc.rank = 3\nock.mmc.novel = 1\n").expect("both lines are fine");
+    assert_eq!((options.rank, level), (Some(3), None));
+    let message = "mmc-local.conf:2: ock.mmc.novel: unknown key, ignored".into();
+    assert_eq!(
+        notes,
+        [Note {
+            level: Level::Warn,
+            message
+        }]
+    );
+    let cases = [
+        ("mmc.rank = x", "mmc-local.conf:1: mmc.rank = x: must be 0 to 65535"),
+        (
+            &"#".repeat((1 << 20) + 1),
+            "mmc-local.conf: a file of settings must be at most 1048576 bytes",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(sentence(with_text(text)), expected);
+    }
+    let caller = Options {
+        watermark_high: Some(50),
+        ..Options::default()
+    };
+    assert_eq!(
+        sentence(caller.with_text("mmc-local.conf", b"mmc.watermark_low = 60", &nothing)),
+        "watermark_low 60 (from mmc-local.conf): must not be above watermark_high 50 (from the caller)"
+    );
+    let wrong = Options {
+        rank: Some(1 << 16),
+        ..Options::default()
+    };
+    assert_eq!(
+        sentence(wrong.with_text("x.conf", b"", &nothing)),
+        "rank 65536: must be 0 to 65535"
+    );
+    let environment = variables(&[("MMC_LOG_LEVEL", "chatty")]);
+    let refused = sentence(Options::default().with_text("x.conf", b"", &environment));
+    assert!(refused.starts_with("MMC_LOG_LEVEL = chatty: must be"), "{refused}");
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! Opening and closing a store.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::boundary::guard;
-use super::convert::{check_reserved, put_out, read, require_out, switch_from, text_from};
+use super::convert::{Out, check_reserved, put_out, read, require_out, slice, switch_from, text_from};
 use super::handle::{self, Instance};
-use super::types::{MMC_ABI_VERSION, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, mmc_config, mmc_store};
-use crate::config::{Memory, Options};
+use super::types::{
+    MMC_ABI_VERSION, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, MMC_OFF, MMC_ON, mmc_config, mmc_store,
+};
+use crate::config::{Memory, Note, Options};
 use crate::error::{Result, invalid};
 use crate::http::{Admin, Server};
 use crate::log::{self, Level, say};
@@ -16,7 +18,7 @@ use crate::store::Store;
 
 /// The version of the library, "major.minor.patch". A static string. Since 0.1.
 #[unsafe(no_mangle)]
-pub extern "C" fn mmc_version() -> *const std::ffi::c_char {
+pub extern "C" fn mmc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
@@ -44,6 +46,66 @@ pub unsafe extern "C" fn mmc_config_init(config: *mut mmc_config) -> i32 {
     })
 }
 
+/// Reads settings from a text in the form of a config file, `key = value` lines, into a config.
+///
+/// `name`: what messages call the text, "mmc-local.conf" say; zero-terminated UTF-8. `text`: `size` bytes, at most 1 MiB. `config`: with its
+/// `struct_size` set. What is set in it stays, and what is unset is filled where the text sets it. `strings`: where the text's
+/// http_address and http_token go, each with its terminating zero; the config then points there, so they must stay as long as it is used.
+/// May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
+///
+/// With this config mmc_init does what it would have done with the text as its file. So what the environment sets is left unset for it,
+/// and `config_path`, when unset, becomes "": no other file is read. What there is to say about the text (unknown keys, keys without
+/// meaning in one process, sizes that were rounded) is logged here, once, and if the caller, the environment or the text sets a level of
+/// the log, that is the process's from here on.
+///
+/// Returns MMC_OK; MMC_ERR_INVALID_PARAM: a wrong line, as "name:line: key = value: reason", a wrong setting of the caller or the environment by
+/// its name, or `strings` is too small: then `needed` was written. On failure nothing else was, and nothing logged. Never blocks; any thread.
+/// Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_config_parse(
+    name: *const c_char,
+    text: *const c_char,
+    size: usize,
+    config: *mut mmc_config,
+    strings: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> i32 {
+    guard("mmc_config_parse", || {
+        require_out("name", name)?;
+        // SAFETY: the caller gives a C string, `size` bytes, and a config of the size that it says whose strings are C strings.
+        let (name, text, out, mut filled) = unsafe {
+            (
+                text_from("name", name)?.unwrap_or_default(),
+                slice("text", text.cast::<u8>(), size)?,
+                Out::new(config, 1)?,
+                read(config)?.expect("it is not null"),
+            )
+        };
+        // SAFETY: as above.
+        let caller = unsafe { options_of(&filled)? };
+        let (options, level, notes) = caller.with_text(&name, text, &environment)?;
+        fill_numbers(&mut filled, &options);
+        let bytes = fill_texts(&mut filled, &options, strings);
+        // SAFETY: null or the caller's to write.
+        unsafe { put_out(needed, bytes.len()) };
+        if bytes.len() > capacity {
+            return Err(invalid!(
+                "strings of {capacity} bytes: those of {name} need {}",
+                bytes.len()
+            ));
+        }
+        if !bytes.is_empty() {
+            require_out("strings", strings)?;
+            // SAFETY: not null, and the caller has `capacity` bytes there, which are enough.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), strings, bytes.len()) };
+        }
+        out.write(0, &filled);
+        announce(level, notes);
+        Ok(())
+    })
+}
+
 /// Opens a store.
 ///
 /// `config`: the settings, or null for the defaults: one DRAM segment of 1 GiB and rank 0, mapped as it is touched, watermarks 90 and 80, no
@@ -60,14 +122,12 @@ pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mm
     guard("mmc_init", || {
         require_out("store", store)?;
         // SAFETY: the caller gives null or a config whose strings are C strings.
-        let options = unsafe { options_from(config)? };
-        let (config, notes) = options.resolve(&|name| std::env::var(name).ok())?;
-        if let Some(level) = config.log_level {
-            log::set_level(level);
-        }
-        for note in notes {
-            say!(note.level, "{}", note.message);
-        }
+        let options = unsafe {
+            let config = read(config)?;
+            config.map_or(Ok(Options::default()), |config| options_of(&config))?
+        };
+        let (config, notes) = options.resolve(&environment)?;
+        announce(config.log_level, notes);
         let opened = Store::open(&config)?;
         let http = match &config.http_address {
             None => Ok(None),
@@ -109,15 +169,25 @@ pub unsafe extern "C" fn mmc_uninit(store: *mut mmc_store) -> i32 {
     })
 }
 
+/// Sets the level of the log that the settings ask for, and says what there is to say about them.
+fn announce(level: Option<Level>, notes: Vec<Note>) {
+    if let Some(level) = level {
+        log::set_level(level);
+    }
+    for note in notes {
+        say!(note.level, "{}", note.message);
+    }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 /// The settings that a caller gives.
 ///
 /// # Safety
-/// `config` is null or a struct of the caller's whose strings are null or C strings.
-unsafe fn options_from(config: *const mmc_config) -> Result<Options> {
-    // SAFETY: promised by the caller.
-    let Some(config) = (unsafe { read(config)? }) else {
-        return Ok(Options::default());
-    };
+/// The strings of `config` are null or C strings.
+unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     check_reserved("mmc_config", config.reserved)?;
     let number = |value: u32| (value != 0).then_some(value);
     // SAFETY: the strings are the caller's, null or C strings.
@@ -149,6 +219,59 @@ unsafe fn options_from(config: *const mmc_config) -> Result<Options> {
         numa_node: number(config.numa_node).map(|node| node - 1),
         config_path: config_path.map(PathBuf::from),
     })
+}
+
+/// Fills the fields of a config that are unset, but for the strings.
+fn fill_numbers(config: &mut mmc_config, options: &Options) {
+    fn fill<T: Default + PartialEq>(field: &mut T, value: Option<T>) {
+        if *field == T::default() {
+            *field = value.unwrap_or_default();
+        }
+    }
+    let switch = |is_on: bool| if is_on { MMC_ON } else { MMC_OFF };
+    fill(
+        &mut config.dram_size,
+        options
+            .dram_size
+            .map(|bytes| if bytes == 0 { MMC_NO_DRAM } else { bytes }),
+    );
+    fill(&mut config.rank, options.rank);
+    fill(&mut config.watermark_high, options.watermark_high);
+    fill(&mut config.watermark_low, options.watermark_low);
+    fill(&mut config.log_level, options.log_level.map(|level| level as u32));
+    fill(&mut config.huge_pages, options.huge_pages.map(switch));
+    fill(&mut config.prefault, options.prefault.map(switch));
+    fill(
+        &mut config.memory,
+        options.memory.map(|memory| match memory {
+            Memory::Private => MMC_MEMORY_PRIVATE,
+            Memory::Memfd => MMC_MEMORY_MEMFD,
+        }),
+    );
+    fill(&mut config.numa_node, options.numa_node.map(|node| node + 1));
+}
+
+/// Fills the strings of a config that are unset, and gives the bytes that are to lie at `strings`. Of a path only "" is ever filled in, which
+/// is the library's own.
+fn fill_texts(config: &mut mmc_config, options: &Options, strings: *mut c_char) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let fields = [
+        (&mut config.http_address, &options.http_address),
+        (&mut config.http_token, &options.http_token),
+    ];
+    for (field, text) in fields {
+        if let Some(text) = text
+            && field.is_null()
+        {
+            *field = strings.wrapping_add(bytes.len());
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.push(0);
+        }
+    }
+    if config.config_path.is_null() {
+        config.config_path = c"".as_ptr();
+    }
+    bytes
 }
 
 /// A kind of memory; `None` for 0.

@@ -222,6 +222,175 @@ BEHAVIOUR(a_wrong_line_of_the_file_is_refused_with_its_number) {
     unlink(path);
 }
 
+// Reads a text into a config, with room for its strings.
+static int32_t parse(const char *text, mmc_config *config) {
+    static char strings[2048];
+    return mmc_config_parse("x.conf", text, strlen(text), config, strings, sizeof strings, NULL);
+}
+
+BEHAVIOUR(a_text_fills_what_the_caller_left_unset) {
+    static const char text[] =
+        "# settings\nmmc.dram_size = 12MB\nmmc.rank = 5\nmmc.watermark_high = 70\nmmc.watermark_low = 60\nmmc.http_address = 8000\n"
+        "mmc.http_token = secret#1 # not this\nmmc.log_level = off\nmmc.huge_pages = no\nmmc.prefault = yes\nmmc.memory = memfd\nmmc.numa_node = 0\n";
+    mmc_config config, all = config_of(0);
+    char strings[64];
+    size_t needed = 0;
+    CHECK_OK(mmc_config_parse("x.conf", text, sizeof text - 1, &all, strings, sizeof strings, &needed));
+    CHECK_EQUAL(12 * MIB, all.dram_size);
+    CHECK_EQUAL(5, all.rank);
+    CHECK_EQUAL(70, all.watermark_high);
+    CHECK_EQUAL(60, all.watermark_low);
+    CHECK_EQUAL(MMC_LOG_OFF, all.log_level);
+    CHECK_EQUAL(MMC_OFF, all.huge_pages);
+    CHECK_EQUAL(MMC_ON, all.prefault);
+    CHECK_EQUAL(MMC_MEMORY_MEMFD, all.memory);
+    CHECK_EQUAL(1, all.numa_node); // 1 + the node
+    CHECK_EQUAL(sizeof all, all.struct_size);
+    CHECK(all.http_address == strings && strcmp(all.http_address, "127.0.0.1:8000") == 0);
+    CHECK(all.http_token == strings + 15 && strcmp(all.http_token, "secret#1") == 0);
+    CHECK_EQUAL(15 + 9, needed);
+    CHECK(strcmp(all.config_path, "") == 0);
+
+    // What is set stays, and a string that is set takes no room.
+    const mmc_config mine = {.struct_size = sizeof mine, .rank = 1, .dram_size = MMC_NO_DRAM, .watermark_high = 90, .watermark_low = 80,
+                             .http_address = "", .http_token = "mine", .config_path = "/some/file", .log_level = MMC_LOG_OFF,
+                             .huge_pages = MMC_ON, .prefault = MMC_OFF, .memory = MMC_MEMORY_PRIVATE, .numa_node = 2};
+    config = mine;
+    CHECK_OK(mmc_config_parse("x.conf", text, sizeof text - 1, &config, NULL, 0, &needed));
+    CHECK(memcmp(&mine, &config, sizeof mine) == 0);
+    CHECK_EQUAL(0, needed);
+
+    // What the text does not set is left.
+    config = config_of(0);
+    CHECK_OK(mmc_config_parse("x.conf", NULL, 0, &config, NULL, 0, NULL));
+    CHECK_OK(parse("mmc.dram_size = 0\nmmc.rank = 0\nmmc.http_address =\n", &config));
+    CHECK_EQUAL(MMC_NO_DRAM, config.dram_size);
+    CHECK(strcmp(config.http_address, "") == 0 && config.http_token == NULL);
+    CHECK_EQUAL(0, config.rank + config.watermark_high + config.watermark_low + config.log_level + config.huge_pages + config.numa_node);
+    mmc_store *store = NULL;
+    CHECK_OK(mmc_init(&config, &store));
+    CHECK_EQUAL(0, statistics_of(store).segment_count);
+    close_store(store);
+}
+
+BEHAVIOUR(a_store_of_a_text_is_a_store_of_a_file) {
+    static const char text[] = "ock.mmc.local_service.dram.size = 3MB\nmmc.rank = 5\nmmc.http_address = 127.0.0.3:0\n";
+    mmc_config config = config_of(0);
+    mmc_store *store = NULL;
+    setenv("MMC_CONFIG_PATH", write_file("mmc.dram_size = 9MB\nmmc.huge_pages = nonsense\n"), 1);
+    setenv("MMC_HTTP_ADDRESS", "127.0.0.2:0", 1);
+    CHECK_OK(parse(text, &config));
+    check_port(&config, 1, "127.0.0.2:");
+    unsetenv("MMC_HTTP_ADDRESS");
+    CHECK_OK(parse(text, &config));
+    check_port(&config, 1, "127.0.0.3:");
+    CHECK_OK(mmc_init(&config, &store));
+    CHECK_EQUAL(3 * MIB, only_segment(store).capacity);
+    CHECK_EQUAL(5, only_segment(store).rank);
+    close_store(store);
+    unsetenv("MMC_CONFIG_PATH");
+    unlink(path);
+}
+
+BEHAVIOUR(a_text_that_is_wrong_changes_nothing) {
+    static const char *const cases[][2] = {
+        {"\nmmc.dram_sice = 1MB\n", "mmc_config_parse: x.conf:2: mmc.dram_sice: unknown key"},
+        {"mmc.rank = -1\n", "x.conf:1: mmc.rank = -1: must be 0 to 65535"},
+        {"# x\n\nnonsense\n", "x.conf:3: nonsense: must be key = value"},
+        {"mmc.rank = 7\nmmc.watermark_low = 95\n", "watermark_low 95 (from x.conf): must not be above watermark_high 90 (from the caller)"},
+        {"mmc.log_level = loud", "x.conf:1: mmc.log_level = loud"},
+    };
+    const mmc_config good = {.struct_size = sizeof good, .watermark_high = 90};
+    mmc_config config = good;
+    char strings[8] = "abcdefg";
+    size_t needed = 12345;
+#define REFUSED(words, call) \
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, words, call); \
+    CHECK(memcmp(&good, &config, sizeof good) == 0); \
+    CHECK_EQUAL(12345, needed)
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        REFUSED(cases[i][1], mmc_config_parse("x.conf", cases[i][0], strlen(cases[i][0]), &config, strings, sizeof strings, &needed));
+    }
+    REFUSED("name is null", mmc_config_parse(NULL, "", 0, &config, strings, sizeof strings, &needed));
+    REFUSED("name is not UTF-8", mmc_config_parse("\xff", "", 0, &config, strings, sizeof strings, &needed));
+    REFUSED("text is null", mmc_config_parse("x.conf", NULL, 1, &config, strings, sizeof strings, &needed));
+    REFUSED("mmc_config is null", mmc_config_parse("x.conf", "", 0, NULL, strings, sizeof strings, &needed));
+    char *large = malloc(MIB + 1);
+    memset(large, '\n', MIB + 1);
+    REFUSED("x.conf: a file of settings must be at most 1048576 bytes", mmc_config_parse("x.conf", large, MIB + 1, &config, strings, 8, &needed));
+    CHECK_OK(mmc_config_parse("x.conf", large, MIB, &config, strings, 8, &needed));
+    CHECK_EQUAL(0, needed);
+    free(large);
+
+    // Strings that do not fit: only how many bytes they need is told.
+    static const char text[] = "mmc.rank = 5\nmmc.http_token = secret\nmmc.log_level = trace\n";
+    config = good;
+    for (size_t capacity = 0; capacity < 7; capacity++) {
+        needed = 0;
+        CHECK_FAILS(MMC_ERR_INVALID_PARAM, "those of x.conf need 7", mmc_config_parse("x.conf", text, sizeof text - 1, &config, strings, capacity, &needed));
+        CHECK_EQUAL(7, needed);
+        CHECK(memcmp(&good, &config, sizeof good) == 0 && strcmp(strings, "abcdefg") == 0);
+    }
+    needed = 12345;
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, "strings is null", mmc_config_parse("x.conf", text, sizeof text - 1, &config, NULL, 7, NULL));
+    config.rank = 65536;
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, "rank 65536", mmc_config_parse("x.conf", "", 0, &config, NULL, 0, NULL));
+    config.rank = 0, config.reserved = 1;
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, "reserved field of mmc_config", mmc_config_parse("x.conf", "", 0, &config, NULL, 0, NULL));
+    config.reserved = 0;
+    setenv("MMC_LOG_LEVEL", "loud", 1);
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, "MMC_LOG_LEVEL = loud", mmc_config_parse("x.conf", "", 0, &config, NULL, 0, NULL));
+    unsetenv("MMC_LOG_LEVEL");
+#undef REFUSED
+}
+
+typedef struct lines {
+    unsigned count;
+    char text[1024];
+} lines;
+
+static void keep_line(void *context, uint32_t level, const char *line) {
+    lines *self = context;
+    (void)level;
+    self->count++;
+    strncat(self->text, line, sizeof self->text - strlen(self->text) - 1);
+    strncat(self->text, "\n", sizeof self->text - strlen(self->text) - 1);
+}
+
+BEHAVIOUR(what_there_is_to_say_about_a_text_is_said_once) {
+    static const char text[] = "ock.mmc.novel = 1\nock.mmc.log_level = info\nock.mmc.tls.enable = false\nmmc.dram_size = 4097\n";
+    lines lines = {0};
+    mmc_config config = config_of(0);
+    mmc_store *store = NULL;
+    CHECK_OK(mmc_set_logger(keep_line, &lines));
+    CHECK_OK(parse(text, &config));
+    CHECK_EQUAL(3, lines.count);
+    CHECK(strstr(lines.text, "x.conf:1: ock.mmc.novel: unknown key, ignored\n") != NULL);
+    CHECK(strstr(lines.text, "x.conf:4: mmc.dram_size = 4097: rounded up to 8192 bytes") != NULL);
+    CHECK(strstr(lines.text, "x.conf: without meaning in one process, ignored: ock.mmc.tls.enable\n") != NULL);
+    CHECK_EQUAL(8192, config.dram_size);
+    CHECK_EQUAL(MMC_LOG_INFO, config.log_level);
+    // The level is the process's, and the store has nothing more to say about the text.
+    CHECK_OK(mmc_init(&config, &store));
+    CHECK(lines.count > 3 && strstr(strstr(lines.text, "segment 0x"), "x.conf") == NULL);
+    close_store(store);
+
+    // A level of the caller's goes before, as it would in mmc_init; so does one of the environment, which is left unset for it.
+    lines.count = 0;
+    config = config_of(0);
+    config.log_level = MMC_LOG_WARN;
+    CHECK_OK(parse(text, &config));
+    CHECK_EQUAL(1, lines.count);
+    CHECK_EQUAL(MMC_LOG_WARN, config.log_level);
+    setenv("MMC_LOG_LEVEL", "off", 1);
+    config = config_of(0);
+    CHECK_OK(parse(text, &config));
+    CHECK_EQUAL(1, lines.count);
+    CHECK_EQUAL(0, config.log_level);
+    unsetenv("MMC_LOG_LEVEL");
+    CHECK_OK(mmc_set_logger(NULL, NULL));
+}
+
 BEHAVIOUR(a_taken_port_is_refused_by_its_address) {
     mmc_config config = config_of(MIB);
     config.http_address = "127.0.0.1:0";

@@ -25,6 +25,10 @@ static int32_t call_init(void *at) {
     if (code == MMC_OK) CHECK_OK(mmc_uninit(opened));
     return code;
 }
+static int32_t call_parse(void *at) {
+    static const char text[] = "mmc.rank = 3\nmmc.prefault = no\n";
+    return mmc_config_parse("x.conf", text, sizeof text - 1, at, NULL, 0, NULL);
+}
 static int32_t call_register(void *at) {
     uint64_t address = 0;
     int32_t code = mmc_register_segment(store, at, &address);
@@ -75,6 +79,7 @@ static const struct {
     int is_read;
 } structs[] = {
     {"mmc_config", call_init, sizeof(mmc_config), 16, 1},
+    {"mmc_config", call_parse, sizeof(mmc_config), 8, 1},
     {"mmc_segment_options", call_register, sizeof(mmc_segment_options), 24, 1},
     {"mmc_put_options", call_put, sizeof(mmc_put_options), 8, 1},
     {"mmc_get_options", call_get, sizeof(mmc_get_options), 8, 1},
@@ -153,6 +158,7 @@ BEHAVIOUR(a_size_that_was_never_set_is_refused_by_name) {
 BEHAVIOUR(a_null_struct_to_be_filled_is_refused) {
     CHECK_FAILS(MMC_ERR_INVALID_PARAM, "mmc_object_info is null", mmc_query(store, key("k"), 0, NULL));
     CHECK_FAILS(MMC_ERR_INVALID_PARAM, "mmc_view is null", mmc_pin(store, key("k"), 0, NULL));
+    CHECK_FAILS(MMC_ERR_INVALID_PARAM, "mmc_config is null", call_parse(NULL));
     CHECK_FAILS(MMC_ERR_INVALID_PARAM, "mmc_view is null", mmc_reserve(store, key("r"), 1, NULL, NULL));
     CHECK_FAILS(MMC_ERR_INVALID_PARAM, "is null", mmc_stats(store, NULL));
     CHECK_FAILS(MMC_ERR_INVALID_PARAM, "options is null", mmc_register_segment(store, NULL, NULL));
@@ -176,6 +182,23 @@ BEHAVIOUR(a_smaller_struct_is_filled_as_far_as_it_goes) {
     CHECK_OK(mmc_stats(store, (mmc_statistics *)(void *)at));
     CHECK_EQUAL(1, at[8]); // stored_keys
     for (size_t i = 16; i < sizeof at; i++) CHECK_EQUAL(0x55, at[i]);
+}
+
+BEHAVIOUR(a_config_is_filled_from_a_text_as_far_as_it_goes) {
+    unsigned char at[sizeof(mmc_config)];
+    memset(at, 0x55, sizeof at);
+    memset(at, 0, 16);
+    memcpy(at, &(uint32_t){16}, 4);
+    CHECK_OK(call_parse(at));
+    CHECK_EQUAL(3, at[4]); // rank
+    for (size_t i = 16; i < sizeof at; i++) CHECK_EQUAL(0x55, at[i]);
+    LATER(mmc_config) later;
+    memset(&later, 0, sizeof later);
+    later.known.struct_size = sizeof later;
+    CHECK_OK(call_parse(&later));
+    CHECK_EQUAL(3, later.known.rank);
+    CHECK_EQUAL(MMC_OFF, later.known.prefault);
+    CHECK_EQUAL(sizeof later, later.known.struct_size);
 }
 
 BEHAVIOUR(an_array_has_the_distance_that_its_first_element_says) {
