@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::ffi::c_void;
 
 use mmc::ffi::batches::{mmc_batch_get, mmc_batch_putv};
-use mmc::ffi::inplace::mmc_batch_pin;
+use mmc::ffi::inplace::{mmc_batch_copy, mmc_batch_pin};
 use mmc::ffi::objects::mmc_list_keys;
 use mmc::ffi::report::mmc_last_error;
 use mmc::ffi::segments::mmc_list_segments;
@@ -204,6 +204,33 @@ fn no_refused_allocation_of_a_call_ends_the_process() {
                 all(&results)
             };
             at_every_allocation("batch_get", Box::new(get_many));
+            let address_of = |name: &String| store.query(name, 0).unwrap().blobs[0].address;
+            let there: Vec<u64> = names[..BATCH].iter().map(address_of).collect();
+            let view = store.reserve("lent", data.len() as u64, Some(options)).unwrap();
+            let lent = vec![view.address; BATCH];
+            for (places, direction) in [(there, MMC_COPY_FROM_SEGMENT), (lent, MMC_COPY_TO_SEGMENT)] {
+                let copy_many = |_: usize| {
+                    let (places, data, sizes) = (places.as_ptr(), targets.as_ptr(), sizes.as_ptr());
+                    let (options, results_at) = (std::ptr::null(), results.as_mut_ptr());
+                    // SAFETY: arrays of `BATCH` elements.
+                    outcome(unsafe {
+                        mmc_batch_copy(
+                            store.handle(),
+                            places,
+                            BATCH,
+                            data,
+                            sizes,
+                            direction,
+                            0,
+                            options,
+                            results_at,
+                        )
+                    })?;
+                    all(&results)
+                };
+                at_every_allocation("batch_copy", Box::new(copy_many));
+            }
+            store.abort(view.token).unwrap();
             let pin_many = |_: usize| {
                 let (keys, views_at, results_at) = (keys.as_ptr(), views.as_mut_ptr(), results.as_mut_ptr());
                 // SAFETY: arrays of `BATCH` elements.
