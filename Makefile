@@ -26,7 +26,7 @@ CPP := $(CXX) -std=c++17 $(WARNINGS) $(CXXFLAGS) -pthread -Iinclude
 # A program of this tree finds the library of this tree.
 LINK = -L$(RELEASE) -lmmc -Wl,-rpath,$(abspath $(RELEASE)) -lm
 
-.PHONY: all examples demo test bench header symbols install clean help tests/programs
+.PHONY: all examples demo test bench wheel header symbols install clean help tests/programs
 
 ## all: the release library, target/release/libmmc.so
 all: $(SONAME)
@@ -85,6 +85,12 @@ build/tests/reload: tests/c/reload.c $(wildcard tests/c/*.h) include/mmc.h $(SON
 ## bench: the benchmarks
 bench:
 	cargo bench --locked
+
+## wheel: the Python package with its library, in build/wheel
+wheel: $(SONAME)
+	@mkdir -p build/wheel
+	python3 -m venv build/venv
+	build/venv/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir build/wheel ./python
 
 ## header: renew include/mmc.h from src/ffi
 header:
@@ -151,7 +157,7 @@ install: $(LIBRARY)
 ## clean: remove what was built
 clean:
 	cargo clean
-	rm -rf build
+	rm -rf build python/src/mmc/libmmc.so
 
 help:
 	@sed -n 's/^## \([a-z]*\): /  make \1\t/p' Makefile | expand -t 18

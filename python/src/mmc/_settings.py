@@ -1,0 +1,48 @@
+"""How a store is opened: Python's settings, and text in the form of a settings file, as the library's `mmc_config`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Optional, Union
+
+from . import _native
+
+
+def new_config() -> _native.Config:
+    """A config in which nothing is set."""
+    config = _native.Config()
+    _native.check(_native.library.mmc_config_init(ctypes.byref(config)))
+    return config
+
+
+def parse(name: str, text: bytes, config: _native.Config) -> None:
+    """Fills what is unset in `config` and set in `text`, which has the form of a settings file; messages call it `name`.
+
+    The library checks the text and logs what there is to tell about it. Raises `InvalidParam` with name, line and key.
+    """
+    # Its strings are no longer than the text, but for the host that a bare port gets, and their ends.
+    strings = ctypes.create_string_buffer(len(text) + 64)
+    _native.check(
+        _native.library.mmc_config_parse(
+            name.encode("utf-8", "replace"), text, len(text), ctypes.byref(config), strings, len(strings), None
+        )
+    )
+    # The config points there.
+    config.strings = [*getattr(config, "strings", []), strings]
+
+
+def size_of(name: str, size: Union[int, str]) -> int:
+    """Bytes of a size: a number, or text as in a settings file: "134217728", "200mb", "2.5GB", "4GiB".
+
+    Units are powers of 1024; text is rounded up to a multiple of 4096 bytes. Raises `InvalidParam` for other text.
+    """
+    if not isinstance(size, str):
+        return size
+    config = new_config()
+    parse(name, f"mmc.dram_size = {size}".encode(), config)
+    return 0 if config.dram_size == _native.NO_DRAM else int(config.dram_size)
+
+
+def switch(value: Optional[bool]) -> int:
+    """A switch of the library: unset, off or on."""
+    return 0 if value is None else _native.ON if value else _native.OFF

@@ -1,0 +1,268 @@
+"""The store, as `include/mmc.h` has it, in Python's terms."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import sys
+import warnings
+import weakref
+from typing import Any, Callable, Optional, Union
+
+from . import _log, _native
+from ._batches import Batches
+from ._errors import Code, InvalidParam
+from ._inplace import InPlace
+from ._native import check, library, sized
+from ._reports import Event, SegmentInfo, Statistics, segment_info, statistics
+from ._segments import CopyCallback, Registration
+from ._settings import new_config, size_of, switch
+
+_byref = ctypes.byref
+_open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+_nobody = _native.EVENT_CALLBACK(0)
+
+
+class Store(Batches, InPlace):
+    """An in-process cache of KV blocks: objects of bytes under keys, in segments of memory.
+
+    Keys are 1 to 256 bytes of UTF-8 without control characters, `str` or `bytes`. A buffer is anything with the buffer protocol, a
+    numpy array or a torch CPU tensor, contiguous; its bytes are taken as they lie, whatever its shape and type. A list or a tuple
+    of buffers stands for one object: the layers of a block, in their order.
+
+    Every method may be called from any thread and lets the interpreter's lock go while the library works. In a forked child all raise
+    `Forked`; a child opens a store of its own. After `close` they raise `NotStarted`. A wrong argument is `InvalidParam` (a `ValueError`), a wrong
+    type a `TypeError`, and a buffer that can't be used a `BufferError`; nothing was done then.
+
+    In a batch, key i + 1 is taken to be of no use without key i: eviction takes the tail first. A batch has at most 16384 keys; it returns a
+    result for each, and a key that fails spoils no other.
+    """
+
+    def __init__(
+        self,
+        dram: Union[int, str, None] = "1GiB",
+        http: Optional[str] = None,
+        *,
+        rank: Optional[int] = None,
+        watermark_high: Optional[int] = None,
+        watermark_low: Optional[int] = None,
+        http_token: Optional[str] = None,
+        config_path: Union[str, os.PathLike[str], None] = None,
+        log_level: Union[int, str, None] = None,
+        huge_pages: Optional[bool] = None,
+        prefault: Optional[bool] = None,
+        memory: Optional[str] = None,
+        numa_node: Optional[int] = None,
+    ) -> None:
+        """Opens a store.
+
+        `dram`: bytes of its DRAM segment, a multiple of 4096, or text such as "4GiB" (units of 1024); None or 0: no segment yet; "" leaves
+        it to the file, or the default of 1 GiB. `http`: where the admin port listens, "host:port", port 0 for any free one; None is off.
+        `rank`: 0 to 65535, of the segment. `watermark_high`, `watermark_low`: percent of a segment in use at which eviction in the background begins (90; 100 is
+        never) and ends (80). `http_token`: what a client of the admin port must show. `config_path`: a file of `key = value` lines for what
+        is not set here. `log_level`: as for `set_log_level`. `huge_pages` (on), `prefault` (off; touches every page now), `memory` ("private", or "memfd"),
+        `numa_node`: how the segment is mapped.
+
+        Raises `InvalidParam` for a setting that is wrong, wherever it comes from; `Io` when the file can't be read or the port's address is
+        taken; `OutOfMemory`; `NoSpace` when 1024 stores are open. Blocks while a file is read and with `prefault`.
+        """
+        config = new_config()
+        if dram != "":
+            config.dram_size = (size_of("dram", dram) if dram is not None else 0) or _native.NO_DRAM
+        config.rank = rank or 0
+        config.watermark_high, config.watermark_low = watermark_high or 0, watermark_low or 0
+        config.http_address = None if http is None else http.encode()
+        config.http_token = None if http_token is None else http_token.encode()
+        config.config_path = None if config_path is None else os.fsencode(config_path)
+        config.log_level = 0 if log_level is None else _log.level_number(log_level)
+        config.huge_pages, config.prefault = switch(huge_pages), switch(prefault)
+        if memory is not None and memory not in _native.MEMORY:
+            raise InvalidParam(f'memory {memory!r}: must be "private" or "memfd"')
+        config.memory = 0 if memory is None else _native.MEMORY[memory]
+        config.numa_node = 0 if numa_node is None else numa_node + 1
+        self._open(config)
+
+    @classmethod
+    def of_config(cls, config: _native.Config) -> Store:
+        """Opens a store of an `mmc_config`."""
+        store = cls.__new__(cls)
+        store._open(config)
+        return store
+
+    def _open(self, config: _native.Config) -> None:
+        handle = ctypes.c_void_p()
+        check(library.mmc_init(_byref(config), _byref(handle)))
+        self._handle = handle.value or 0
+        self._registrations: dict[int, Registration] = {}
+        # Whether a callback of Python may run inside of a call, which then may have raised.
+        self._has_copies = False
+        self._listener: Any = None
+        _open_stores.add(self)
+
+    # Lifetime
+
+    def close(self) -> None:
+        """Closes the store. Again does nothing.
+
+        Waits for other threads' calls, copies too. Pins and reservations that are open keep the memory that they show. Raises `Busy`, with
+        the store still open, when a pin, lease or reservation is in memory that this process brought, or from inside a callback.
+        """
+        code = library.mmc_uninit(self._handle)
+        if code not in (Code.OK, Code.NOT_STARTED):
+            check(code)
+        _open_stores.discard(self)
+        for registration in self._registrations.values():
+            registration.release()
+        self._registrations.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self not in _open_stores
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", 0) and self in _open_stores:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<mmc.Store {self._handle:#x}{' closed' if self.closed else ''}>"
+
+    # Segments
+
+    def register_segment(
+        self,
+        medium: str = "DRAM",
+        *,
+        rank: int = 0,
+        capacity: Union[int, str, None] = None,
+        memory: Any = None,
+        base: Optional[int] = None,
+        copy: Optional[CopyCallback] = None,
+        huge_pages: Optional[bool] = None,
+        prefault: Optional[bool] = None,
+        mapping: Optional[str] = None,
+        numa_node: Optional[int] = None,
+    ) -> int:
+        """Adds memory to the store and returns its pool address, which names it.
+
+        `medium`: "DRAM" or "HBM". `rank`: 0 to 65535. One of: `capacity` alone, for DRAM that the library maps (with `huge_pages`, `prefault`,
+        `mapping` and `numa_node` as for the store); `memory`, a writable buffer such as a numpy array of bytes, whose whole units of 4096 bytes are used and
+        which is held until the segment is unregistered or the store closed; `base` and `capacity`, addresses of a device or of memory
+        that the caller keeps. `copy`: who copies, needed for HBM: see `CopyCallback`.
+
+        Raises `InvalidParam`, `Unsupported` for "SSD", `OutOfMemory`, `NoSpace`. Blocks while memory is touched, with `prefault`.
+        """
+        if medium not in _native.MEDIA:
+            raise InvalidParam(f'medium {medium!r}: must be "HBM", "DRAM" or "SSD"')
+        if memory is not None and (capacity is not None or base is not None):
+            raise InvalidParam("memory brings its own base and capacity: give either")
+        if mapping is not None and mapping not in _native.MEMORY:
+            raise InvalidParam(f'mapping {mapping!r}: must be "private" or "memfd"')
+        options = sized(
+            _native.SegmentOptions,
+            medium=_native.MEDIA[medium],
+            rank=rank,
+            capacity=0 if capacity is None else size_of("capacity", capacity),
+            base=base,
+            huge_pages=switch(huge_pages),
+            prefault=switch(prefault),
+            memory=0 if mapping is None else _native.MEMORY[mapping],
+            numa_node=0 if numa_node is None else numa_node + 1,
+        )
+        registration = Registration(options, memory, copy)
+        address = ctypes.c_uint64()
+        self._has_copies = self._has_copies or copy is not None
+        try:
+            check(library.mmc_register_segment(self._handle, _byref(options), _byref(address)))
+        except BaseException:
+            registration.release()
+            raise
+        self._registrations[address.value] = registration
+        return address.value
+
+    def unregister_segment(self, address: int) -> None:
+        """Takes a segment away, by its pool address: its copies are dropped, and memory that was brought is its owner's again.
+
+        Waits for copies under way. Raises `Busy`, with nothing changed, while a pin, lease or reservation is in it; `NotFound`.
+        """
+        check(library.mmc_unregister_segment(self._handle, address))
+        registration = self._registrations.pop(address, None)
+        if registration is not None:
+            registration.release()
+
+    def segments(self) -> list[SegmentInfo]:
+        """The segments by medium, rank and address."""
+        count = ctypes.c_size_t(8)
+        while True:
+            room = count.value
+            infos = _native.array_of(_native.SegmentInfo, room)
+            check(library.mmc_list_segments(self._handle, infos, room, _byref(count)))
+            if count.value <= room:
+                return [segment_info(infos[number]) for number in range(count.value)]
+
+    # What happened
+
+    def stats(self) -> Statistics:
+        """Counters since the store was opened, and levels now."""
+        values = sized(_native.Statistics)
+        check(library.mmc_stats(self._handle, _byref(values)))
+        return statistics(values)
+
+    @property
+    def http_address(self) -> Optional[str]:
+        """Where the admin port listens, "host:port" with the true port; None when it is off."""
+        text = ctypes.create_string_buffer(512)
+        check(library.mmc_http_address(self._handle, text, len(text), None))
+        return text.value.decode() or None
+
+    def set_event_callback(self, callback: Optional[Callable[[list[Event], int], None]]) -> None:
+        """Sets who hears what is stored and removed: `callback(events, dropped)`, on a thread of the library; None: nobody.
+
+        `dropped`: how many events before these were lost as the listener was slow; then list the keys again. What it raises goes to `sys.excepthook`.
+        Returns when the old callback will not be called again. Raises `Busy` from inside the callback.
+        """
+        listener = _nobody if callback is None else _native.EVENT_CALLBACK(_hearing(callback))
+        check(library.mmc_set_event_callback(self._handle, listener, None))
+        self._listener = listener
+
+
+def _hearing(callback: Callable[[list[Event], int], None]) -> Callable[..., None]:
+    def call(_context: Any, events: int, count: int, dropped: int) -> None:
+        try:
+            heard = []
+            for _number in range(count):
+                # The distance to the next one is the library's size of an event.
+                event = _native.Event.from_address(events)
+                key = ctypes.string_at(event.key_data, event.key_size).decode()
+                heard.append(
+                    Event(_native.EVENT_KINDS[event.kind], key, _native.MEDIUM_NAMES[event.medium], event.rank)
+                )
+                events += event.struct_size
+            callback(heard, dropped)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+
+    return call
+
+
+@atexit.register
+def _close_all() -> None:
+    """At exit: no thread of the library comes into the interpreter any more, and the stores end in order."""
+    for store in list(_open_stores):
+        library.mmc_set_event_callback(store._handle, _nobody, None)
+        # One whose memory is still looked at stays open, and ends with the process.
+        library.mmc_uninit(store._handle)
+    _open_stores.clear()
+    _log.end()
+
+
+# The parent's stores are not a child's to close.
+os.register_at_fork(after_in_child=_open_stores.clear)
