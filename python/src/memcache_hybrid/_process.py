@@ -1,0 +1,164 @@
+"""The one store of a process: opened by the first `init`, closed by the last `close`.
+
+It also knows what `batch_alloc` has reserved, by key, as the calls that finish a write name keys. A reservation that nobody finished in
+its term is given up here, so that its memory comes back: callers know it by a global address only, and copies to that then find nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import mmc
+from mmc import _native
+from mmc._calls import put_options
+
+from ._values import Key
+
+#: Milliseconds for which `batch_alloc` keeps memory at least: the library's own term of a reservation.
+TERM_MS = 60_000
+
+_SWITCHES = {_native.OFF: False, _native.ON: True}
+
+
+class _Reserved(NamedTuple):
+    token: int
+    #: Where `time.monotonic` is when its term is over.
+    end: float
+    #: Until when the object is to be leased once it is published; 0: not at all.
+    leased_until: float
+
+
+class Process:
+    """The store that instances share, and how many they are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._has_memory = False
+        self._reserved: dict[bytes, _Reserved] = {}
+        self.store: Optional[mmc.Store] = None
+        self.rank = 0
+
+    def join(self, config: _native.Config, *, brings_memory: bool) -> None:
+        """Opens the store of `config`, or adds its memory if the store has none, for one more user. Raises `mmc.Error`."""
+        with self._lock:
+            if self.store is None:
+                self.rank = config.rank
+                dram_size = config.dram_size
+                if not brings_memory:
+                    config.dram_size = _native.NO_DRAM
+                try:
+                    self.store = mmc.Store.of_config(config)
+                finally:
+                    config.dram_size = dram_size
+                self._has_memory = brings_memory
+            elif brings_memory and not self._has_memory:
+                self._add_memory(self.store, config)
+                self._has_memory = True
+            self._users += 1
+
+    def _add_memory(self, store: mmc.Store, config: _native.Config) -> None:
+        if config.dram_size == _native.NO_DRAM:
+            return
+        store.register_segment(
+            "DRAM",
+            rank=self.rank,
+            capacity=config.dram_size or "1GiB",
+            huge_pages=_SWITCHES.get(config.huge_pages),
+            prefault=_SWITCHES.get(config.prefault),
+            mapping=_native.MEMORY_NAMES.get(config.memory),
+            numa_node=config.numa_node - 1 if config.numa_node else None,
+        )
+
+    def leave(self) -> None:
+        """One user less; the last one closes the store. Raises `mmc.Busy` when it is in use, from inside a callback say."""
+        with self._lock:
+            if self._users > 1 or self.store is None:
+                self._users -= 1
+                return
+            self._abort(self.store, list(self._reserved))
+            self.store.close()
+            self._users = 0
+            self.store = None
+
+    def reserve(
+        self, store: mmc.Store, keys: list[Key], sizes: Sequence[int], medium: str, lease_ms: int
+    ) -> tuple[list[int], list[int]]:
+        """Reserves objects: the addresses, which mean something where the code is 0, and the codes."""
+        now = time.monotonic()
+        term_ms = max(lease_ms, TERM_MS)
+        self.give_up_overdue(store)
+        views, codes = store._reserve_many(keys, sizes, put_options(1, (), medium, None, term_ms))
+        tokens = _native.column(views, "token", len(keys))
+        leased_until = now + lease_ms / 1000 if lease_ms > 0 else 0.0
+        with self._lock:
+            for key, token, code in zip(keys, tokens, codes):
+                if code == 0:
+                    # One that still stands there is overdue by the library's clock, or its key would not have been free.
+                    self._abort(store, [_name(key)])
+                    self._reserved[_name(key)] = _Reserved(token, now + term_ms / 1000, leased_until)
+        return _native.column(views, "address", len(keys)), codes
+
+    def lease(self, store: mmc.Store, keys: list[Key], lease_ms: int) -> None:
+        """Leases objects that are there, and those that are reserved from when they are published."""
+        until = time.monotonic() + lease_ms / 1000
+        with self._lock:
+            for name in map(_name, keys):
+                reserved = self._reserved.get(name)
+                if reserved is not None:
+                    self._reserved[name] = reserved._replace(leased_until=max(until, reserved.leased_until))
+        store.batch_add_lease(keys, lease_ms)
+
+    def finish(self, store: mmc.Store, keys: list[Key], good: list[bool]) -> list[Optional[int]]:
+        """Publishes the reserved objects that are good and drops the others: the code of each, None for a key that is not reserved here."""
+        codes: list[Optional[int]] = [None] * len(keys)
+        published: list[tuple[int, _Reserved]] = []
+        with self._lock:
+            for number, key in enumerate(keys):
+                if good[number]:
+                    reserved = self._reserved.pop(_name(key), None)
+                    if reserved is not None:
+                        published.append((number, reserved))
+                elif self._abort(store, [_name(key)]):
+                    codes[number] = 0
+        results = store._each_token(_native.library.mmc_batch_commit, [reserved.token for _, reserved in published])
+        for (number, reserved), code in zip(published, results):
+            codes[number] = code
+            left = reserved.leased_until - time.monotonic()
+            if code == 0 and left > 0:
+                store.batch_add_lease([keys[number]], max(1, int(left * 1000)))
+        return codes
+
+    def give_up_overdue(self, store: mmc.Store) -> bool:
+        """Gives up the reservations whose term is over; whether there were any."""
+        now = time.monotonic()
+        with self._lock:
+            # Terms may differ, so all are looked at: as many as are being written at this moment, and those that were forgotten.
+            overdue = [name for name, reserved in self._reserved.items() if reserved.end <= now]
+            return self._abort(store, overdue)
+
+    def _abort(self, store: mmc.Store, names: list[bytes]) -> bool:
+        tokens = [self._reserved.pop(name).token for name in names if name in self._reserved]
+        if tokens:
+            store._each_token(_native.library.mmc_batch_abort, tokens)
+        return bool(tokens)
+
+
+def _name(key: Key) -> bytes:
+    return key if isinstance(key, bytes) else key.encode()
+
+
+#: The process's own. A child has its own, too, and the parent's is of no use there.
+current = Process()
+
+
+def _begin_child() -> None:
+    global current
+    current = Process()
+
+
+os.register_at_fork(after_in_child=_begin_child)
