@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Optional
 
 import mmc
@@ -15,6 +18,8 @@ from ._config import MetaConfig, config_of, config_of_file
 from ._values import ERROR, INVALID_PARAM, OK, REPEATED
 
 _log = logging.getLogger("memcache_hybrid")
+
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 
 
 class MetaService:
@@ -49,21 +54,41 @@ class MetaService:
         if process.store is not None:
             _log.error("MetaService.main: this process has a store already, and its admin port is opened with it")
             return REPEATED
-        ended = threading.Event()
-        handlers = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            config = MetaService._config or config_of_file("MMC_META_CONFIG_PATH", MetaConfig())
-            process.join(config, brings_memory=False)
-        except mmc.InvalidParam:
-            raise
-        except mmc.Error as error:
-            _log.error("%s", error)
-            return int(error.code)
-        else:
-            ended.wait()
-            process.leave()
+        with _signals() as arrived:
+            try:
+                config = MetaService._config or config_of_file("MMC_META_CONFIG_PATH", MetaConfig())
+                process.join(config, brings_memory=False)
+            except mmc.InvalidParam:
+                raise
+            except mmc.Error as error:
+                _log.error("%s", error)
+                return int(error.code)
+            try:
+                # Other signals that Python handles arrive there, too, and their handlers may raise.
+                while os.read(arrived, 1)[0] not in _ENDS:
+                    pass
+            finally:
+                process.leave()
             return OK
-        finally:
-            for number, handler in handlers.items():
-                # None is a handler that was not set from Python, and can't be set back from here.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """The end of a pipe where signals arrive as bytes, SIGINT and SIGTERM without another effect.
+
+    A handler in Python would run when the main thread comes to it: not while that waits, if the signal came the moment before.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    # The pipe first: there is no moment at which a signal goes nowhere.
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, lambda *_: None) for number in _ENDS}
+    try:
+        yield reader
+    finally:
+        for number, handler in handlers.items():
+            # None is a handler that was not set from Python, and can't be set back from here.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)

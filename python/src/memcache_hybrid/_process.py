@@ -96,6 +96,11 @@ class Process:
         tokens = _native.column(views, "token", len(keys))
         leased_until = now + lease_ms / 1000 if lease_ms > 0 else 0.0
         with self._lock:
+            if store is not self.store:
+                store._each_token(
+                    _native.library.mmc_batch_abort, [token for token, code in zip(tokens, codes) if code == 0]
+                )
+            self._require_open(store)
             for key, token, code in zip(keys, tokens, codes):
                 if code == 0:
                     # One that still stands there is overdue by the library's clock, or its key would not have been free.
@@ -107,6 +112,7 @@ class Process:
         """Leases objects that are there, and those that are reserved from when they are published."""
         until = time.monotonic() + lease_ms / 1000
         with self._lock:
+            self._require_open(store)
             for name in map(_name, keys):
                 reserved = self._reserved.get(name)
                 if reserved is not None:
@@ -118,6 +124,7 @@ class Process:
         codes: list[Optional[int]] = [None] * len(keys)
         published: list[tuple[int, _Reserved]] = []
         with self._lock:
+            self._require_open(store)
             for number, key in enumerate(keys):
                 if good[number]:
                     reserved = self._reserved.pop(_name(key), None)
@@ -137,9 +144,15 @@ class Process:
         """Gives up the reservations whose term is over; whether there were any."""
         now = time.monotonic()
         with self._lock:
+            self._require_open(store)
             # Terms may differ, so all are looked at: as many as are being written at this moment, and those that were forgotten.
             overdue = [name for name, reserved in self._reserved.items() if reserved.end <= now]
             return self._abort(store, overdue)
+
+    def _require_open(self, store: mmc.Store) -> None:
+        """What is known of reservations is of the open store: in another, opened since, a token may be somebody else's."""
+        if store is not self.store:
+            raise mmc.NotStarted("the store was closed meanwhile")
 
     def _abort(self, store: mmc.Store, names: list[bytes]) -> bool:
         tokens = [self._reserved.pop(name).token for name in names if name in self._reserved]

@@ -6,6 +6,7 @@ Single calls answer -1 where an element of a batch has a code of its own. What i
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
 from typing import Any, Optional
@@ -46,6 +47,9 @@ _LEASE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
 _WRITE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: OK}
 _READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
 _GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
+
+#: How often, and how far apart, an allocation looks where another thread's of the same key has its memory.
+_LOOKS, _LOOK_SECONDS = 1000, 0.0005
 
 _ONE_COPY = ReplicateConfig()
 Addresses = Any  # Numbers for each key: a list of int, array('Q'), or a numpy array of 64-bit integers.
@@ -343,8 +347,8 @@ class DistributedObjectStore:
             if leaseTtlMs > 0:
                 # The lease comes first: what has it stays at the address that is then looked up.
                 process.lease(store, existing, leaseTtlMs)
-            for number, info in zip(there, store.batch_query(existing, peek=True, reserved=True)):
-                addresses[number] = info.blobs[0].address if info is not None and info.blobs else 0
+            for number, address in zip(there, _addresses_of(store, existing)):
+                addresses[number] = address
         except mmc.Error as error:
             _report(error)
             return [0] * len(names)
@@ -406,7 +410,7 @@ class DistributedObjectStore:
         store, process = self._store, self._process
         if store is None or process is None:
             return [CLIENT_NOT_INITIALIZED] * len(names)
-        if len(res) != len(names) or not are_valid(names):
+        if len(res) != len(names) or len(names) > _native.MAX_BATCH or not are_valid(names):
             return [INVALID_PARAM] * len(names)
         try:
             codes = process.finish(store, names, [code == 0 for code in res])
@@ -608,6 +612,23 @@ def _in_pieces(
         piece = slice(begin, begin + most)
         codes += copy(gva_ptrs[piece], buffer_ptrs[piece], sizes[piece])
     return codes
+
+
+def _addresses_of(store: mmc.Store, names: list[Key]) -> list[int]:
+    """The address of each object that is there; 0 for one that has gone meanwhile."""
+    addresses = [0] * len(names)
+    left = list(range(len(names)))
+    for _ in range(_LOOKS):
+        infos = store.batch_query([names[number] for number in left], peek=True, reserved=True)
+        for number, info in zip(left, infos):
+            if info is not None and info.blobs:
+                addresses[number] = info.blobs[0].address
+        # Another thread has the key and not yet the memory: it is making room.
+        left = [number for number, info in zip(left, infos) if info is not None and not info.blobs]
+        if not left:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return addresses
 
 
 def _mapped(codes: list[int], meanings: dict[Code, int]) -> list[int]:
