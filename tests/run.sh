@@ -16,10 +16,10 @@ TARGET=${CARGO_TARGET_DIR:-target}
 LIBRARY=$TARGET/release/libmmc.so
 WARNINGS=(-Wall -Wextra -Wpedantic -Werror)
 LOGS=build/log
-STEPS=(setup format clippy rustdoc rust asan abort library symbols headers programs valgrind examples install)
+STEPS=(setup format clippy rustdoc rust asan abort library symbols headers programs valgrind examples install wheel python pythons)
 
 step_setup() {
-    bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl
+    bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl venv
 }
 
 step_format() {
@@ -153,6 +153,63 @@ step_install() {
     make install PREFIX=/usr DESTDIR="$PWD/build/root"
     grep -x 'prefix=/usr' build/root/usr/lib/pkgconfig/mmc.pc
     test -e build/root/usr/lib/libmmc.so
+}
+
+# A fresh virtual environment in which nothing but the wheel, and what its tests need, is installed.
+python_environment() {
+    local python=$1 where=$2 extras=$3
+    "$python" -m venv --clear "$where"
+    "$where/bin/pip" install --quiet --disable-pip-version-check "$(echo build/wheel/mmc-*.whl)[$extras]"
+}
+
+# The wheel carries the library and no compiled Python code, for any Python of this platform; what a source distribution holds builds.
+step_wheel() {
+    rm -rf build/wheel build/sdist
+    make wheel
+    ls build/wheel/mmc-*-py3-none-linux_*.whl
+    python3 - build/wheel/*.whl <<- 'END'
+	import sys, zipfile
+	names = zipfile.ZipFile(sys.argv[1]).namelist()
+	compiled = [name for name in names if not name.endswith((".py", "py.typed")) and ".dist-info/" not in name]
+	assert compiled == ["mmc/libmmc.so"], compiled
+	assert {"mmc/__init__.py", "mmc/py.typed", "memcache_hybrid/__init__.py", "memcache_hybrid/py.typed"} <= set(names), names
+	END
+    python3 -m venv --clear build/sdist
+    build/sdist/bin/pip install --quiet --disable-pip-version-check build
+    build/sdist/bin/python -m build --quiet --sdist --outdir build/sdist/dist python
+    tar -xzf build/sdist/dist/mmc-*.tar.gz -C build/sdist
+    cargo check --locked --lib --target-dir "$TARGET" --manifest-path "$(echo build/sdist/mmc-*/crate)/Cargo.toml"
+}
+
+step_python() {
+    local bin=$PWD/build/python/bin
+    python_environment python3 build/python test,lint
+    cd python
+    "$bin/ruff" check --config pyproject.toml . ../examples/python ../benches/python
+    "$bin/ruff" format --check --config pyproject.toml . ../examples/python ../benches/python
+    "$bin/mypy"
+    # Nothing that Python 3.9 lacks, in syntax or library.
+    "$bin/vermin" --quiet --target=3.9- --no-tips --eval-annotations --violations src tests ../examples/python
+    "$bin/python" -c 'import mmc; assert "site-packages" in mmc.__file__, mmc.__file__'
+    "$bin/pytest" --quiet --durations=5
+    # The README's programs are what a newcomer tries first.
+    awk '/^```python$/ {inside = 1; next} /^```$/ {inside = 0} inside' ../README.md > ../build/python/readme.py
+    "$bin/python" -W error ../build/python/readme.py
+    "$bin/python" ../benches/python/overhead.py --rounds 5 --sets 4
+}
+
+# Every other Python from 3.9 on that is installed, with the tests that do not take long.
+step_pythons() {
+    local python version seen
+    seen=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    for python in $(compgen -c python3. | sort -u) "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
+        version=$("$python" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2> /dev/null) || continue
+        case " $seen 3.6 3.7 3.8 " in *" $version "*) continue ;; esac
+        seen="$seen $version"
+        python_environment "$python" "build/python$version" test
+        echo "Python $version"
+        (cd python && "../build/python$version/bin/pytest" --quiet -m 'not slow')
+    done
 }
 
 mkdir -p "$LOGS"

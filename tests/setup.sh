@@ -13,6 +13,7 @@ fail() {
 
 packages_of() {
     case $1 in
+        venv) echo python3-venv ;;
         valgrind) echo valgrind libc6-dbg ;; # valgrind reads the symbols of the C library
         *) echo "$1" ;;
     esac
@@ -49,6 +50,8 @@ for wanted in "$@"; do
             echo "setup: installing $wanted"
             rustup component add "$wanted"
             ;;
+        # Debian's Python comes without what `python3 -m venv` needs.
+        venv) python3 -c 'import ensurepip, venv' 2> /dev/null || packages+=($(packages_of venv)) ;;
         *) command -v "$wanted" > /dev/null || packages+=($(packages_of "$wanted")) ;;
     esac
 done
