@@ -93,13 +93,27 @@ impl Index {
     pub(crate) fn find<T>(&self, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
         let shard = self.shard(hash);
         let version = shard.version.begin_look();
-        if let Some(found) = self.search(shard, hash, &mut probe) {
+        if let Some(found) = self.search(hash, &mut probe) {
             return Some(found);
         }
         if shard.version.is_miss_true(version) {
             return None;
         }
         self.lock(hash).find(probe)
+    }
+
+    /// Begins to load the bucket of this hash, for a caller who will look there soon.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.table.prefetch(self.first_bucket(hash));
+    }
+
+    /// The slot that most likely has this hash, for a caller who will look for it soon. A hint: neither is one that is given the right one for
+    /// sure, nor is there none when none is given.
+    pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
+        let entries = self.first_bucket(hash).entries.iter();
+        let mut values = entries.map(|entry| entry.load(Ordering::Relaxed));
+        let value = values.find(|value| *value != 0 && (value >> 32) as u32 == hash as u32)?;
+        Some(value as u32 - 1)
     }
 
     /// Locks the shard of this hash for looking and changing.
@@ -129,9 +143,15 @@ impl Index {
         self.table.get(number * SHARDS as u32 + shard.number)
     }
 
-    fn search<T>(&self, shard: &Shard, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+    /// Where the chain of this hash begins.
+    fn first_bucket(&self, hash: u64) -> &Bucket {
+        let shard = self.shard(hash);
         let buckets = shard.buckets.load(Ordering::Acquire);
-        for bucket in self.chain(self.bucket(shard, bucket_of(hash as u32, buckets))) {
+        self.bucket(shard, bucket_of(hash as u32, buckets))
+    }
+
+    fn search<T>(&self, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
+        for bucket in self.chain(self.first_bucket(hash)) {
             for entry in &bucket.entries {
                 let value = entry.load(Ordering::Acquire);
                 if value != 0
@@ -178,7 +198,7 @@ pub(crate) struct Locked<'s> {
 impl Locked<'_> {
     /// Looks for the slot that `probe` accepts.
     pub(crate) fn find<T>(&self, probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        self.index.search(self.shard, self.hash, probe)
+        self.index.search(self.hash, probe)
     }
 
     /// Adds a slot. The caller has looked that the key is not there. On an error nothing has changed.
@@ -206,8 +226,7 @@ impl Locked<'_> {
     }
 
     fn bucket(&self) -> &Bucket {
-        let buckets = self.shard.buckets.load(Ordering::Relaxed);
-        self.index.bucket(self.shard, bucket_of(self.hash as u32, buckets))
+        self.index.first_bucket(self.hash)
     }
 
     fn add(&self, first: &Bucket, value: u64) -> Result<()> {

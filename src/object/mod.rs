@@ -195,6 +195,13 @@ impl Objects {
         self.slots.get(slot)
     }
 
+    /// Begins to load a slot, for a caller who will look at it soon. The number may be anything.
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(object) = self.slots.try_get(slot) {
+            self.slots.prefetch(object);
+        }
+    }
+
     /// Slots below this have had an object.
     pub(crate) fn bound(&self) -> u32 {
         self.slots.bound()

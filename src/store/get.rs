@@ -3,6 +3,8 @@
 //! A [`Reading`] keeps one copy's memory while it is read. A remove or an eviction meanwhile takes the object out of the index at once;
 //! its memory goes back when the reading is dropped. Of several copies that of the store's own rank is read, else the first.
 
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Result};
 use crate::evict;
 use crate::key::Key;
@@ -14,6 +16,7 @@ use crate::segment::device::Direction;
 use crate::segment::transfer::Transfer;
 use crate::trace::{Timing, Tracepoint};
 
+use super::group::Hashed;
 use super::put::timing_of;
 use super::{GET_UP_TO, PEEK, Store};
 
@@ -33,7 +36,7 @@ impl Store {
     fn get_object(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
         self.count(Counter::GetOperations, 1);
         let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
-        let reading = self.begin_reading(key, flags, 0)?;
+        let reading = self.begin_reading(key, self.hash(key), flags, 0)?;
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalGet, timing_of(buffers.total()));
@@ -63,11 +66,12 @@ impl Store {
         self.count(Counter::GetOperations, results.len() as u64);
 
         let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);
-        for (number, reading) in readings.iter_mut().enumerate() {
-            let begun =
-                element(number).and_then(|(key, buffers)| Ok((self.begin_reading(&key, flags, number)?, buffers)));
-            *reading = self.note(begun, &mut results[number]);
-        }
+        let _: ControlFlow<()> = self.each_hashed(results.len(), element, |number, hashed| {
+            let begun = hashed
+                .and_then(|Hashed { key, hash, rest }| Ok((self.begin_reading(&key, hash, flags, number)?, rest)));
+            readings[number] = self.note(begun, &mut results[number]);
+            ControlFlow::Continue(())
+        });
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalBatchGet, Timing::Always);
@@ -99,7 +103,7 @@ impl Store {
     /// Whether an object can be read.
     pub(crate) fn exist(&self, key: &Key, flags: u32) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Exist, Timing::Sampled);
-        let result = self.look(key, flags, 0);
+        let result = self.look(key, self.hash(key), flags, 0);
         // A key that is not there is a good answer.
         span.good();
         self.count(
@@ -116,19 +120,21 @@ impl Store {
     /// Asks for as many keys as `results` has: 0, or the code, for each.
     pub(crate) fn batch_exist<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, flags: u32, results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchExist, Timing::Always);
-        let mut hits = 0;
-        for (number, code) in results.iter_mut().enumerate() {
-            *code = match key(number).and_then(|key| self.look(&key, flags, number)) {
+        let (mut hits, count) = (0, results.len());
+        let element = |number| Ok((key(number)?, ()));
+        let _: ControlFlow<()> = self.each_hashed(count, element, |number, hashed| {
+            results[number] = match hashed.and_then(|hashed| self.look(&hashed.key, hashed.hash, flags, number)) {
                 Ok(()) => {
                     hits += 1;
                     0
                 }
                 Err(error) => error.code(),
             };
-        }
+            ControlFlow::Continue(())
+        });
         span.good();
         self.count(Counter::ExistHits, hits);
-        self.count(Counter::ExistMisses, results.len() as u64 - hits);
+        self.count(Counter::ExistMisses, count as u64 - hits);
     }
 
     /// How many of `count` keys have readable objects, from the first on and up to the first that has none. The keys behind that one are
@@ -141,23 +147,29 @@ impl Store {
     ) -> Result<usize> {
         let span = self.tracer.begin(Tracepoint::BatchExist, Timing::Always);
         let mut length = 0;
-        let stopped = (0..count).try_for_each(|number| {
-            self.look(&key(number)?, flags, number)?;
-            length += 1;
-            Ok(())
+        let element = |number| Ok((key(number)?, ()));
+        let stopped = self.each_hashed(count, element, |number, hashed| {
+            match hashed.and_then(|hashed| self.look(&hashed.key, hashed.hash, flags, number)) {
+                Ok(()) => {
+                    length += 1;
+                    ControlFlow::Continue(())
+                }
+                Err(error) => ControlFlow::Break(error),
+            }
         });
         self.count(Counter::ExistHits, length as u64);
         match stopped {
+            ControlFlow::Continue(()) => {}
             // A key that is not there is a good answer.
-            Err(Error::NotFound) => self.count(Counter::ExistMisses, 1),
-            stopped => stopped?,
+            ControlFlow::Break(Error::NotFound) => self.count(Counter::ExistMisses, 1),
+            ControlFlow::Break(error) => return Err(error),
         }
         span.good();
         Ok(length)
     }
 
-    fn look(&self, key: &Key, flags: u32, position: usize) -> Result<()> {
-        let (slot, _) = self.find_readable(key, self.hash(key)).ok_or(Error::NotFound)?;
+    fn look(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<()> {
+        let (slot, _) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
         self.use_object(slot, flags, position);
         Ok(())
     }
@@ -172,8 +184,8 @@ impl Store {
     }
 
     /// Finds an object, counts a reading of one of its copies, and notes the use.
-    fn begin_reading(&self, key: &Key, flags: u32, position: usize) -> Result<Reading<'_>> {
-        let found = self.read_object(key);
+    fn begin_reading(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<Reading<'_>> {
+        let found = self.read_object(key, hash);
         self.count(
             if found.is_ok() {
                 Counter::GetHits
@@ -188,8 +200,7 @@ impl Store {
     }
 
     /// Finds an object and counts a reading of the copy to prefer.
-    pub(super) fn read_object(&self, key: &Key) -> Result<Reading<'_>> {
-        let hash = self.hash(key);
+    pub(super) fn read_object(&self, key: &Key, hash: u64) -> Result<Reading<'_>> {
         loop {
             let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
             for copy in self.preference(slot, life) {

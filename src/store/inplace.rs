@@ -65,7 +65,7 @@ impl Store {
         if size == 0 || size > MAX_OBJECT_BYTES {
             return Err(invalid!("object of {size} bytes: must be 1 to {MAX_OBJECT_BYTES}"));
         }
-        let writing = self.begin_writing(key, size, options, false)?;
+        let writing = self.begin_writing(key, self.hash(key), size, options, false)?;
         let copies = (1 << options.replicas) - 1;
         let segments = SegmentHolds::begin(self, writing.slot, copies)?;
         self.objects.get(writing.slot).set_state(State::Lent);
@@ -141,7 +141,7 @@ impl Store {
     pub(crate) fn pin(&self, key: &Key, flags: u32) -> Result<View> {
         self.count(Counter::GetOperations, 1);
         let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
-        let view = self.counted(self.try_pin(key, flags, 0))?;
+        let view = self.counted(self.try_pin(key, self.hash(key), flags, 0))?;
         span.good();
         Ok(view)
     }
@@ -156,15 +156,15 @@ impl Store {
     ) {
         self.count(Counter::GetOperations, results.len() as u64);
         let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);
-        self.each(results, |number| {
-            show(number, self.try_pin(&key(number)?, flags, number)?);
+        self.each_key(results, key, |number, key, hash| {
+            show(number, self.try_pin(key, hash, flags, number)?);
             Ok(())
         });
         span.good();
     }
 
-    fn try_pin(&self, key: &Key, flags: u32, position: usize) -> Result<View> {
-        let view = self.pin_object(key, flags, position);
+    fn try_pin(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<View> {
+        let view = self.pin_object(key, hash, flags, position);
         self.count(
             if view.is_ok() {
                 Counter::GetHits
@@ -176,8 +176,7 @@ impl Store {
         view
     }
 
-    fn pin_object(&self, key: &Key, flags: u32, position: usize) -> Result<View> {
-        let hash = self.hash(key);
+    fn pin_object(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<View> {
         loop {
             let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
             for copy in self.preference(slot, life) {
@@ -214,21 +213,21 @@ impl Store {
     /// Leases as many objects as `results` has and writes a code for each.
     pub(crate) fn batch_add_lease<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, term: u64, results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
-        self.each(results, |number| self.lease_object(&key(number)?, term));
+        self.each_key(results, key, |_, key, hash| self.lease_object(key, hash, term));
         span.good();
     }
 
     /// Ends a lease of as many objects as `results` has and writes a code for each.
     pub(crate) fn batch_remove_lease<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
-        self.each(results, |number| self.release_lease(&key(number)?));
+        self.each_key(results, key, |_, key, hash| self.release_lease(key, hash));
         span.good();
     }
 
     /// Keeps an object's copies where they are for `term` milliseconds.
     pub(crate) fn add_lease(&self, key: &Key, term: u64) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        self.counted(self.lease_object(key, term))?;
+        self.counted(self.lease_object(key, self.hash(key), term))?;
         span.good();
         Ok(())
     }
@@ -236,13 +235,12 @@ impl Store {
     /// Ends the lease of an object that would end first.
     pub(crate) fn remove_lease(&self, key: &Key) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        self.counted(self.release_lease(key))?;
+        self.counted(self.release_lease(key, self.hash(key)))?;
         span.good();
         Ok(())
     }
 
-    fn lease_object(&self, key: &Key, term: u64) -> Result<()> {
-        let hash = self.hash(key);
+    fn lease_object(&self, key: &Key, hash: u64, term: u64) -> Result<()> {
         let term = if term == 0 { DEFAULT_LEASE } else { term };
         loop {
             let (slot, life) = self.find(key, hash).ok_or(Error::NotFound)?;
@@ -264,9 +262,9 @@ impl Store {
         }
     }
 
-    fn release_lease(&self, key: &Key) -> Result<()> {
+    fn release_lease(&self, key: &Key, hash: u64) -> Result<()> {
         // The reading keeps the slot this object's while its leases are looked through.
-        let reading = self.read_object(key)?;
+        let reading = self.read_object(key, hash)?;
         let held = self
             .holds
             .end_lease(self.objects.get(reading.slot), self.clock.milliseconds())?;

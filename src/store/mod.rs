@@ -14,6 +14,7 @@ mod address;
 mod claims;
 pub(crate) mod evict;
 pub(crate) mod get;
+mod group;
 pub(crate) mod inplace;
 mod keeper;
 pub(crate) mod list;

@@ -4,6 +4,8 @@
 //! anything. A batch does each step for all of its elements before the next, and publishes at the end, the head first. Its elements are
 //! reserved until then, so no element can be evicted for another.
 
+use std::ops::ControlFlow;
+
 use crate::error::{Error, Result};
 use crate::event;
 use crate::evict;
@@ -17,6 +19,7 @@ use crate::segment::transfer::Transfer;
 use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
+use super::group::Hashed;
 use super::place::PutOptions;
 
 /// Copies of at least this many bytes are always timed: next to them the clock costs nothing.
@@ -37,7 +40,7 @@ impl Store {
     fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
-        let writing = self.begin_writing(key, size, options, true)?;
+        let writing = self.begin_writing(key, self.hash(key), size, options, true)?;
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalPut, timing_of(size));
@@ -66,11 +69,13 @@ impl Store {
         let stamp = self.clock.stamp_of_put();
 
         let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
-        for (number, writing) in writings.iter_mut().enumerate() {
-            let begun = element(number)
-                .and_then(|(key, buffers)| Ok((self.begin_writing(&key, buffers.total(), options, false)?, buffers)));
-            *writing = self.note(begun, &mut results[number]);
-        }
+        let _: ControlFlow<()> = self.each_hashed(results.len(), element, |number, hashed| {
+            let begun = hashed.and_then(|Hashed { key, hash, rest }| {
+                Ok((self.begin_writing(&key, hash, rest.total(), options, false)?, rest))
+            });
+            writings[number] = self.note(begun, &mut results[number]);
+            ControlFlow::Continue(())
+        });
         writings.iter().flatten().for_each(|(writing, _)| writing.settle());
         span.good();
 
@@ -113,12 +118,13 @@ impl Store {
     pub(super) fn begin_writing(
         &self,
         key: &Key,
+        hash: u64,
         size: u64,
         options: &PutOptions<'_>,
         is_last: bool,
     ) -> Result<Writing<'_>> {
         self.count(Counter::AllocOperations, 1);
-        let writing = self.take_key(key, size, options.replicas)?;
+        let writing = self.take_key(key, hash, size, options.replicas)?;
         let span = self.tracer.begin(Tracepoint::Alloc, Timing::Sampled);
         self.place(writing.slot, size, options, is_last && options.replicas == 1)?;
         if is_last {
@@ -129,8 +135,7 @@ impl Store {
     }
 
     /// Makes an object of no copies yet and puts it into the index, reserved.
-    fn take_key(&self, key: &Key, size: u64, copies: usize) -> Result<Writing<'_>> {
-        let hash = self.hash(key);
+    fn take_key(&self, key: &Key, hash: u64, size: u64, copies: usize) -> Result<Writing<'_>> {
         if let Some((_, life)) = self.find(key, hash) {
             // An overdue reservation keeps nobody off its key.
             if life.state() == State::Readable || !self.sweep() {

@@ -145,7 +145,7 @@ fn an_object_that_comes_and_goes_is_shown_or_not_found() {
             if let Ok(view) = store.query(&key("a"), 0, 0) {
                 assert_eq!((view.size, view.leases), (UNIT, 0));
             }
-            drop(store.read_object(&key("a")));
+            drop(store.read_object(&key("a"), store.hash(&key("a"))));
         }
     };
     run_together(&[&writer, &looker, &looker, &looker]);
@@ -318,7 +318,7 @@ fn put_behind_a_reading(store: &Store, name: &str, units: u64, reading: Reading<
 fn a_put_waits_for_the_readers_of_what_was_removed() {
     let store = open(&[4]);
     put(&store, "a", 4, 1).unwrap();
-    let reading = store.read_object(&key("a")).unwrap();
+    let reading = store.read_object(&key("a"), store.hash(&key("a"))).unwrap();
     store.remove(&key("a")).unwrap();
     put_behind_a_reading(&store, "b", 4, reading).expect("nothing is pinned, leased or reserved");
     assert_nothing_lost(&store);
@@ -328,7 +328,7 @@ fn a_put_waits_for_the_readers_of_what_was_removed() {
 fn a_put_waits_for_the_readers_of_what_others_evicted() {
     let store = open(&[4, 4]);
     put(&store, "a", 4, 2).unwrap();
-    let reading = store.read_object(&key("a")).unwrap();
+    let reading = store.read_object(&key("a"), store.hash(&key("a"))).unwrap();
     let generation = store.objects.get(reading.slot).life().generation();
     // The background thread, say, has dropped the copy of rank 0; the other one can be read still.
     assert!(store.retire_copy(reading.slot, generation, 0).is_some());

@@ -19,7 +19,7 @@ impl Store {
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
         self.count(Counter::RemoveOperations, 1);
         let span = self.tracer.begin(Tracepoint::Remove, Timing::Sampled);
-        self.counted(self.take_out(key))?;
+        self.counted(self.take_out(key, self.hash(key)))?;
         span.good();
         Ok(())
     }
@@ -28,7 +28,7 @@ impl Store {
     pub(crate) fn batch_remove<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, results: &mut [i32]) {
         self.count(Counter::RemoveOperations, results.len() as u64);
         let span = self.tracer.begin(Tracepoint::BatchRemove, Timing::Always);
-        self.each(results, |number| self.take_out(&key(number)?));
+        self.each_key(results, key, |_, key, hash| self.take_out(key, hash));
         span.good();
     }
 
@@ -44,8 +44,7 @@ impl Store {
         removed
     }
 
-    fn take_out(&self, key: &Key) -> Result<()> {
-        let hash = self.hash(key);
+    fn take_out(&self, key: &Key, hash: u64) -> Result<()> {
         loop {
             let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
             if self.retire_object(slot, life) {

@@ -60,7 +60,10 @@ pub(crate) struct Statistics {
 impl Store {
     /// Shows the readable object of a key, or with `QUERY_RESERVED` also one that is being written.
     pub(crate) fn query(&self, key: &Key, flags: u32, position: usize) -> Result<ObjectView> {
-        let hash = self.hash(key);
+        self.query_hashed(key, self.hash(key), flags, position)
+    }
+
+    fn query_hashed(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<ObjectView> {
         loop {
             let (slot, life) = self
                 .find(key, hash)
@@ -127,8 +130,8 @@ impl Store {
         mut show: impl FnMut(usize, &ObjectView),
     ) {
         let span = self.tracer.begin(Tracepoint::BatchQuery, Timing::Always);
-        self.each(results, |number| {
-            show(number, &self.query(&key(number)?, flags, number)?);
+        self.each_key(results, key, |number, key, hash| {
+            show(number, &self.query_hashed(key, hash, flags, number)?);
             Ok(())
         });
         span.good();
