@@ -15,7 +15,20 @@ import mmc
 from mmc import Code, _native
 
 from . import _process
+from ._codes import (
+    EXIST_CODES,
+    LEASE_CODES,
+    PUT_CODES,
+    READ_CODES,
+    REMOVE_CODES,
+    WRITE_CODES,
+    code_of,
+    meanings_of,
+    report,
+    state_of,
+)
 from ._config import LocalConfig, config_of, config_of_file
+from ._pointers import Addresses, has_zero, in_pieces, require_some
 from ._values import (
     CLIENT_NOT_INITIALIZED,
     ERROR,
@@ -29,8 +42,6 @@ from ._values import (
     PUTS,
     REPEATED,
     SIZE_MISMATCH,
-    UNMATCHED_KEY,
-    UNMATCHED_STATE,
     Key,
     KeyInfo,
     ReplicateConfig,
@@ -40,19 +51,11 @@ from ._values import (
 
 _log = logging.getLogger("memcache_hybrid")
 
-_PUT_CODES = {Code.EXISTS: OK, Code.NO_SPACE: ERROR}
-_EXIST_CODES = {Code.OK: 1, Code.NOT_FOUND: 0}
-_REMOVE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY}
-_LEASE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
-_WRITE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: OK}
-_READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
-_GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
 
 #: How often, and how far apart, an allocation looks where another thread's of the same key has its memory.
 _LOOKS, _LOOK_SECONDS = 1000, 0.0005
 
 _ONE_COPY = ReplicateConfig()
-Addresses = Any  # Numbers for each key: a list of int, array('Q'), or a numpy array of 64-bit integers.
 
 
 class DistributedObjectStore:
@@ -107,7 +110,7 @@ class DistributedObjectStore:
             raise
         except mmc.Error as error:
             _log.error("%s", error)
-            return _code_of(error)
+            return code_of(error)
         self._process = process
         return OK
 
@@ -120,7 +123,7 @@ class DistributedObjectStore:
             except mmc.Error as error:
                 self._process = process
                 _log.error("%s", error)
-                return _code_of(error)
+                return code_of(error)
         return OK
 
     def __del__(self) -> None:
@@ -203,7 +206,7 @@ class DistributedObjectStore:
             )[0]
 
         def put(store: mmc.Store) -> None:
-            _require_some(buffer_ptrs, sizes)
+            require_some(buffer_ptrs, sizes)
             store.put_from(key, buffer_ptrs, sizes)
 
         return self._put_one(key, put, direct)
@@ -234,7 +237,7 @@ class DistributedObjectStore:
         try:
             return [data or b"" for data in store.batch_get(names)]
         except mmc.Error as error:
-            _report(error)
+            report(error)
             return [b""] * len(names)
 
     def get_into(self, key: Key, buffer_ptr: int, size: int, direct: int = 2) -> int:
@@ -255,7 +258,7 @@ class DistributedObjectStore:
         """Copies an object into layers, which may split it otherwise than the put did."""
 
         def get(store: mmc.Store) -> None:
-            _require_some(buffer_ptrs, sizes)
+            require_some(buffer_ptrs, sizes)
             store.get_to(key, buffer_ptrs, sizes)
 
         return self._one(key, get, {Code.NOT_FOUND: ERROR, Code.SIZE_MISMATCH: ERROR}, direct in GETS)
@@ -274,7 +277,7 @@ class DistributedObjectStore:
 
     def batch_is_exist(self, keys: Sequence[Key]) -> list[int]:
         """As `is_exist` for each key."""
-        return self._each(list_of_keys(keys), lambda store, names: store._batch_exist(names), _EXIST_CODES)
+        return self._each(list_of_keys(keys), lambda store, names: store._batch_exist(names), EXIST_CODES)
 
     def get_key_info(self, key: Key, flag: int = 1) -> KeyInfo:
         """Where an object lies; empty when it is not there. `flag` 0 also shows one that is allocated and not finished."""
@@ -289,7 +292,7 @@ class DistributedObjectStore:
         try:
             return [KeyInfo(info) for info in store.batch_query(names, reserved=flag == 0)]
         except mmc.Error as error:
-            _report(error)
+            report(error)
             return [KeyInfo() for _ in names]
 
     def remove(self, key: Key) -> int:
@@ -298,7 +301,7 @@ class DistributedObjectStore:
 
     def remove_batch(self, keys: Sequence[Key]) -> list[int]:
         """As `remove` for each key."""
-        return self._each(list_of_keys(keys), lambda store, names: store.batch_remove(names), _REMOVE_CODES)
+        return self._each(list_of_keys(keys), lambda store, names: store.batch_remove(names), REMOVE_CODES)
 
     def remove_all(self) -> int:
         """Removes every object."""
@@ -308,7 +311,7 @@ class DistributedObjectStore:
         try:
             store.remove_all()
         except mmc.Error as error:
-            return _code_of(error)
+            return code_of(error)
         return OK
 
     # Buffers
@@ -350,7 +353,7 @@ class DistributedObjectStore:
             for number, address in zip(there, _addresses_of(store, existing)):
                 addresses[number] = address
         except mmc.Error as error:
-            _report(error)
+            report(error)
             return [0] * len(names)
         return [address if code in (Code.OK, Code.EXISTS) else 0 for address, code in zip(addresses, codes)]
 
@@ -368,18 +371,18 @@ class DistributedObjectStore:
         if direct not in PUTS and direct not in GETS:
             return ERROR
         count = len(gva_ptrs)
-        if not count == len(buffer_ptrs) == len(sizes) or any(map(_has_zero, (gva_ptrs, buffer_ptrs, sizes))):
+        if not count == len(buffer_ptrs) == len(sizes) or any(map(has_zero, (gva_ptrs, buffer_ptrs, sizes))):
             return INVALID_PARAM
         if count == 0:
             return OK
         is_write = direct in PUTS
-        meanings = _WRITE_CODES if is_write else _READ_CODES
+        meanings = WRITE_CODES if is_write else READ_CODES
         copy = store.write_at if is_write else store.read_at
         try:
-            codes = _in_pieces(copy, gva_ptrs, buffer_ptrs, sizes)
+            codes = in_pieces(copy, gva_ptrs, buffer_ptrs, sizes)
         except mmc.Error as error:
-            return _code_of(error)
-        return next((code for code in _mapped(codes, meanings) if code != OK), OK)
+            return code_of(error)
+        return next((code for code in meanings_of(codes, meanings) if code != OK), OK)
 
     def batch_copy_layers(
         self, gva_ptrs: Addresses, buffer_ptrs: Addresses, sizes: Addresses, direct: int = 1, flag: int = 0
@@ -417,15 +420,15 @@ class DistributedObjectStore:
             unknown = [name for name, code in zip(names, codes) if code is None]
             infos = iter(store.batch_query(unknown, peek=True, reserved=True))
         except mmc.Error as error:
-            return [_code_of(error)] * len(names)
-        return [_state_of(next(infos)) if code is None else code for code in codes]
+            return [code_of(error)] * len(names)
+        return [state_of(next(infos)) if code is None else code for code in codes]
 
     def batch_add_lease(self, keys: Sequence[Key], leaseTtlMs: int = 0) -> list[int]:
         """Keeps objects from eviction for so many milliseconds; 0: for 10 seconds. 0; -3102 for one that is not there, -3101 for one not finished."""
         names = list_of_keys(keys)
         if leaseTtlMs < 0:
             return [INVALID_PARAM] * len(names)
-        return self._many(names, lambda store: store.batch_add_lease(names, leaseTtlMs), _LEASE_CODES)
+        return self._many(names, lambda store: store.batch_add_lease(names, leaseTtlMs), LEASE_CODES)
 
     def batch_remove_lease(self, keys: Sequence[Key]) -> int:
         """Ends a lease of each object. 0, or -3106 when one of them has none."""
@@ -471,7 +474,7 @@ class DistributedObjectStore:
         try:
             call(store)
         except mmc.Error as error:
-            return _code_of(error, meanings)
+            return code_of(error, meanings)
         return OK
 
     def _many(
@@ -492,9 +495,9 @@ class DistributedObjectStore:
         if not are_valid(names):
             return [INVALID_PARAM] * len(names)
         try:
-            return _mapped(call(store), meanings)
+            return meanings_of(call(store), meanings)
         except mmc.Error as error:
-            return [_code_of(error, meanings)] * len(names)
+            return [code_of(error, meanings)] * len(names)
 
     def _each(
         self,
@@ -512,7 +515,7 @@ class DistributedObjectStore:
             for number, code in zip(good, call(store, [names[number] for number in good])):
                 codes[number] = meanings.get(code, code)  # type: ignore[call-overload]
         except mmc.Error as error:
-            return [_code_of(error, meanings)] * len(names)
+            return [code_of(error, meanings)] * len(names)
         return codes
 
     def _put_one(self, key: Key, put: Callable[[mmc.Store], None], direct: int = 3) -> int:
@@ -526,7 +529,7 @@ class DistributedObjectStore:
                     raise
                 put(store)
 
-        return self._one(key, attempt, _PUT_CODES, direct in PUTS)
+        return self._one(key, attempt, PUT_CODES, direct in PUTS)
 
     def _put_many(
         self,
@@ -547,7 +550,7 @@ class DistributedObjectStore:
             # Everything else was found good before: there are not so many ranks, or not these.
             return [ERROR if code == Code.INVALID_PARAM else code for code in codes] if copies else codes
 
-        return self._many(names, attempt, _PUT_CODES, direct in PUTS)
+        return self._many(names, attempt, PUT_CODES, direct in PUTS)
 
 
 def _copies_of(config: ReplicateConfig) -> Optional[dict[str, Any]]:
@@ -572,46 +575,13 @@ def _put_values(store: mmc.Store, names: list[Key], values: Sequence[Any], copie
 def _put_from(
     store: mmc.Store, names: list[Key], buffer_ptrs: Addresses, sizes: Addresses, copies: dict[str, Any]
 ) -> list[int]:
-    _require_some(buffer_ptrs, sizes)
+    require_some(buffer_ptrs, sizes)
     return store.batch_put_from(names, buffer_ptrs, sizes, **copies)
 
 
 def _get_to(store: mmc.Store, names: list[Key], buffer_ptrs: Addresses, sizes: Addresses) -> list[int]:
-    _require_some(buffer_ptrs, sizes)
+    require_some(buffer_ptrs, sizes)
     return store.batch_get_to(names, buffer_ptrs, sizes)
-
-
-def _require_some(buffer_ptrs: Addresses, sizes: Addresses) -> None:
-    if _has_zero(buffer_ptrs) or _has_zero(sizes):
-        raise mmc.InvalidParam("a pointer is null, or a size 0, or an object has no layers")
-
-
-def _has_zero(values: Addresses) -> bool:
-    """Whether a number is 0, or a list of them empty."""
-    if hasattr(values, "all"):
-        return not values.all()
-    if not all(values):
-        return True
-    if not values or not hasattr(values[0], "__len__"):
-        return False
-    first = values[0]
-    if isinstance(first, list) and values.count(first) == len(values):
-        return not all(first)
-    return not all(map(all, values))
-
-
-def _in_pieces(
-    copy: Callable[[Any, Any, Any], list[int]], gva_ptrs: Addresses, buffer_ptrs: Addresses, sizes: Addresses
-) -> list[int]:
-    """A copy of any number of ranges, as many at once as the library takes."""
-    count, most = len(gva_ptrs), _native.MAX_BATCH
-    if count <= most:
-        return copy(gva_ptrs, buffer_ptrs, sizes)
-    codes: list[int] = []
-    for begin in range(0, count, most):
-        piece = slice(begin, begin + most)
-        codes += copy(gva_ptrs[piece], buffer_ptrs[piece], sizes[piece])
-    return codes
 
 
 def _addresses_of(store: mmc.Store, names: list[Key]) -> list[int]:
@@ -629,27 +599,3 @@ def _addresses_of(store: mmc.Store, names: list[Key]) -> list[int]:
             break
         time.sleep(_LOOK_SECONDS)
     return addresses
-
-
-def _mapped(codes: list[int], meanings: dict[Code, int]) -> list[int]:
-    if not any(codes):
-        return codes
-    return [meanings.get(code, code) for code in codes]  # type: ignore[call-overload]
-
-
-def _state_of(info: Optional[mmc.ObjectInfo]) -> int:
-    """What finishing a write of an object means that is not reserved here."""
-    if info is None:
-        return UNMATCHED_KEY
-    return OK if info.readable else UNMATCHED_STATE
-
-
-def _report(error: mmc.Error) -> None:
-    """Logs a failure for which the answer has no code. That another thread has closed the store, or the interpreter ends, is none."""
-    if error.code not in _GONE_CODES:
-        _log.error("%s", error)
-
-
-def _code_of(error: mmc.Error, meanings: Optional[dict[Code, int]] = None) -> int:
-    code = error.code
-    return int({**_GONE_CODES, **(meanings or {})}.get(code, code))  # type: ignore[call-overload]

@@ -1,0 +1,45 @@
+"""What the library's codes mean in this interface, call by call."""
+
+from __future__ import annotations
+
+import logging
+from typing import Optional
+
+import mmc
+from mmc import Code
+
+from ._values import CLIENT_NOT_INITIALIZED, ERROR, OK, UNMATCHED_KEY, UNMATCHED_STATE
+
+_log = logging.getLogger("memcache_hybrid")
+
+PUT_CODES = {Code.EXISTS: OK, Code.NO_SPACE: ERROR}
+EXIST_CODES = {Code.OK: 1, Code.NOT_FOUND: 0}
+REMOVE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY}
+LEASE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
+WRITE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: OK}
+READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
+_GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
+
+
+def meanings_of(codes: list[int], meanings: dict[Code, int]) -> list[int]:
+    if not any(codes):
+        return codes
+    return [meanings.get(code, code) for code in codes]  # type: ignore[call-overload]
+
+
+def state_of(info: Optional[mmc.ObjectInfo]) -> int:
+    """What finishing a write of an object means that is not reserved here."""
+    if info is None:
+        return UNMATCHED_KEY
+    return OK if info.readable else UNMATCHED_STATE
+
+
+def report(error: mmc.Error) -> None:
+    """Logs a failure for which the answer has no code. That another thread has closed the store, or the interpreter ends, is none."""
+    if error.code not in _GONE_CODES:
+        _log.error("%s", error)
+
+
+def code_of(error: mmc.Error, meanings: Optional[dict[Code, int]] = None) -> int:
+    code = error.code
+    return int({**_GONE_CODES, **(meanings or {})}.get(code, code))  # type: ignore[call-overload]
