@@ -199,17 +199,34 @@ step_python() {
 }
 
 # Every other Python from 3.9 on that is installed, with the tests that do not take long.
+pythons_one() {
+    local python=$1 version=$2
+    {
+        python_environment "$python" "build/python$version" test
+        cd python
+        timeout 600 "../build/python$version/bin/pytest" --quiet -m 'not slow'
+    } > "$LOGS/python$version" 2>&1 || {
+        echo "Python $version failed:"
+        cat "$LOGS/python$version"
+        return 255
+    }
+}
+
 step_pythons() {
-    local python version seen
+    local python version seen found=()
     seen=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     for python in $(compgen -c python3. | sort -u) "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python; do
         version=$("$python" -c 'import sys, venv, ensurepip; print("%d.%d" % sys.version_info[:2])' 2> /dev/null) || continue
         case " $seen 3.6 3.7 3.8 " in *" $version "*) continue ;; esac
         seen="$seen $version"
-        python_environment "$python" "build/python$version" test
-        echo "Python $version"
-        (cd python && "../build/python$version/bin/pytest" --quiet -m 'not slow')
+        found+=("$python $version")
     done
+    [ ${#found[@]} = 0 ] && return
+    export -f pythons_one python_environment
+    LOGS=$PWD/$LOGS
+    export LOGS
+    printf '%s\n' "${found[@]}" | xargs -P 2 -L 1 bash -ec 'pythons_one "$@"' pythons
+    echo "run with: ${found[*]}"
 }
 
 mkdir -p "$LOGS"
