@@ -48,8 +48,15 @@ class Split(NamedTuple):
         return [end - start for start, end in zip(edges, edges[1:])]
 
 
-def content_of(seed: int, size: int) -> bytes:
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "little")
+class Content(bytes):
+    """Bytes of which a report shows enough to tell them apart."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes {self[:4].hex()}>"
+
+
+def content_of(seed: int, size: int) -> Content:
+    return Content(random.Random(seed).getrandbits(8 * size).to_bytes(size, "little"))
 
 
 KEYS = [f"k{number}" for number in range(12)]
@@ -306,7 +313,7 @@ class Calls(RuleBasedStateMachine):
                     assert store.batch_copy_layers([address], [addresses_of(data)], [sizes_of(data)], 3) == OK
                 else:
                     assert not self.is_roomy, f"{key} has no memory"
-        self.leases = +self.leases
+        self.look_at_leased(who)
 
     @rule(who=instances, names=some_keys, part=parts, seed=st.integers(0, 2**16), direct=st.sampled_from([0, 3]))
     def write_to_allocated(self, who: int, names: list[str], part: tuple[int, int], seed: int, direct: int) -> None:
@@ -359,6 +366,12 @@ class Calls(RuleBasedStateMachine):
 
     # Leases
 
+    def look_at_leased(self, who: int) -> None:
+        """What is leased has one value from here on, and this says which."""
+        self.leases = +self.leases
+        for key in self.leases:
+            self.value_of(who, key)
+
     @rule(who=instances, names=some_keys)
     def add_lease(self, who: int, names: list[str]) -> None:
         for key, code in zip(names, self.stores[who].batch_add_lease(names, LONG_MS)):
@@ -368,10 +381,7 @@ class Calls(RuleBasedStateMachine):
                 assert code in (OK, -3102)
                 self.found(key, code == OK)
                 self.leases[key] += code == OK
-        self.leases = +self.leases
-        # It is known from here on, which value it is.
-        for key in self.leases:
-            self.value_of(who, key)
+        self.look_at_leased(who)
 
     @rule(who=instances, key=keys)
     def remove_lease(self, who: int, key: str) -> None:
