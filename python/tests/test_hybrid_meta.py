@@ -330,7 +330,7 @@ def test_main_answers_a_code_when_the_port_is_taken(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert MetaService.setup(meta_config(port)) == 0
-        assert MetaService.main() < 0
+        assert MetaService.main() == -1
         assert [str(port) in record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
             True
         ]

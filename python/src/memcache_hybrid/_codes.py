@@ -21,10 +21,16 @@ READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
 _GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
 
 
+#: The library's own codes, which this interface has no number for: what it calls an error.
+_OWN_CODES = {code: ERROR for code in Code if code <= Code.FORKED}
+
+
 def meanings_of(codes: list[int], meanings: dict[Code, int]) -> list[int]:
+    """What the codes of a batch mean."""
     if not any(codes):
         return codes
-    return [meanings.get(code, code) for code in codes]  # type: ignore[call-overload]
+    known = {**_OWN_CODES, **meanings}
+    return [known.get(code, code) for code in codes]  # type: ignore[call-overload]
 
 
 def state_of(info: Optional[mmc.ObjectInfo]) -> int:
@@ -41,5 +47,6 @@ def report(error: mmc.Error) -> None:
 
 
 def code_of(error: mmc.Error, meanings: Optional[dict[Code, int]] = None) -> int:
+    """What a failure of a whole call means."""
     code = error.code
-    return int({**_GONE_CODES, **(meanings or {})}.get(code, code))  # type: ignore[call-overload]
+    return int({**_OWN_CODES, **_GONE_CODES, **(meanings or {})}.get(code, code))  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ there is one table of what is allowed, and a mistake in an attribute is reported
 from __future__ import annotations
 
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import mmc
 from mmc import _native, _settings
@@ -22,6 +22,10 @@ class _Config:
 
     def __init__(self) -> None:
         self.__dict__.update(self._defaults)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._defaults:

@@ -14,6 +14,7 @@ import mmc
 from mmc import _native
 
 from . import _process
+from ._codes import code_of
 from ._config import MetaConfig, config_of, config_of_file
 from ._values import ERROR, INVALID_PARAM, OK, REPEATED
 
@@ -62,7 +63,7 @@ class MetaService:
                 raise
             except mmc.Error as error:
                 _log.error("%s", error)
-                return int(error.code)
+                return code_of(error)
             try:
                 # Other signals that Python handles arrive there, too, and their handlers may raise.
                 while os.read(arrived, 1)[0] not in _ENDS:
