@@ -26,7 +26,7 @@ CPP := $(CXX) -std=c++17 $(WARNINGS) $(CXXFLAGS) -pthread -Iinclude
 # A program of this tree finds the library of this tree.
 LINK = -L$(RELEASE) -lmmc -Wl,-rpath,$(abspath $(RELEASE)) -lm
 
-.PHONY: all examples demo test bench wheel header symbols install clean help tests/programs
+.PHONY: all examples demo test bench bench-peers wheel header symbols install clean help tests/programs
 
 ## all: the release library, target/release/libmmc.so
 all: $(SONAME)
@@ -85,6 +85,10 @@ build/tests/reload: tests/c/reload.c $(wildcard tests/c/*.h) include/mmc.h $(SON
 ## bench: the benchmarks
 bench:
 	cargo bench --locked
+
+## bench-peers: mmc beside what users would take instead; `benches/peers/run.py --help` has shorter runs
+bench-peers:
+	@python3 benches/peers/run.py
 
 ## wheel: the Python package with its library, in build/wheel
 wheel: $(SONAME)
@@ -160,4 +164,4 @@ clean:
 	rm -rf build python/src/mmc/libmmc.so
 
 help:
-	@sed -n 's/^## \([a-z]*\): /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^## \([a-z-]*\): /  make \1\t/p' Makefile | expand -t 20

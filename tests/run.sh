@@ -185,8 +185,8 @@ step_python() {
     local bin=$PWD/build/python/bin
     python_environment python3 build/python test,lint
     cd python
-    "$bin/ruff" check --config pyproject.toml . ../examples/python ../benches/python
-    "$bin/ruff" format --check --config pyproject.toml . ../examples/python ../benches/python
+    "$bin/ruff" check --config pyproject.toml . ../examples/python ../benches/python ../benches/peers
+    "$bin/ruff" format --check --config pyproject.toml . ../examples/python ../benches/python ../benches/peers
     "$bin/mypy"
     # Nothing that Python 3.9 lacks, in syntax or library.
     "$bin/vermin" --quiet --target=3.9- --no-tips --eval-annotations --violations src tests ../examples/python
