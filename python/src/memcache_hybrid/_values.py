@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import mmc
+from mmc import _native
 
 Key = Union[str, bytes]
 
@@ -31,8 +32,6 @@ NO_LEASE = -3106
 
 #: The rank of an instance that is not initialised.
 NO_RANK = 2**32 - 1
-MAX_REPLICAS = 8
-MAX_KEY_BYTES = 256
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
@@ -59,7 +58,11 @@ def are_valid(keys: list[Key]) -> bool:
     if not sizes:
         return True
     # What can be printed has no control character, and that is the common case and quickly found out.
-    return min(sizes) >= 1 and max(sizes) <= MAX_KEY_BYTES and (joined.isprintable() or _CONTROL.search(joined) is None)
+    return (
+        min(sizes) >= 1
+        and max(sizes) <= _native.MAX_KEY_SIZE
+        and (joined.isprintable() or _CONTROL.search(joined) is None)
+    )
 
 
 def _text(key: Key) -> str:
@@ -124,7 +127,7 @@ class ReplicateConfig:
         """Whether it says what can be meant, whatever ranks there are."""
         ranks = self.preferredLocalServiceIDs
         return (
-            1 <= self.replicaNum <= MAX_REPLICAS
+            1 <= self.replicaNum <= _native.MAX_REPLICAS
             and len(ranks) <= self.replicaNum
             and len(set(ranks)) == len(ranks)
             and all(0 <= rank < NO_RANK for rank in ranks)
