@@ -26,7 +26,7 @@ impl<L: AsRef<[Line]>> Gate<L> {
     /// [`Gate::leave`] on that line.
     #[inline]
     pub(crate) fn enter(&self, line: usize, is_open: impl Fn(u64) -> bool) -> Result<u64, u64> {
-        add_to_own(&self.lines.as_ref()[line].0, 1, Ordering::Relaxed);
+        add_to_own(line, &self.lines.as_ref()[line].0, 1, Ordering::Relaxed);
         light_fence();
         let state = self.state.load(Ordering::Acquire);
         if is_open(state) {
@@ -39,7 +39,7 @@ impl<L: AsRef<[Line]>> Gate<L> {
     #[inline]
     pub(crate) fn leave(&self, line: usize) {
         // Released, so that whoever finds the gate empty finds everything done that was done inside.
-        add_to_own(&self.lines.as_ref()[line].0, u64::MAX, Ordering::Release);
+        add_to_own(line, &self.lines.as_ref()[line].0, u64::MAX, Ordering::Release);
     }
 
     /// The state now.

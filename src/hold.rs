@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, Result, words};
 use crate::object::Object;
-use crate::slab::{Slab, Slot};
+use crate::slab::{Linked, Slab, Slot};
 
 const NUMBER_BITS: u32 = 24;
 const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
@@ -51,7 +51,9 @@ struct Record {
 }
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 8.
-unsafe impl Slot for Record {
+unsafe impl Slot for Record {}
+
+impl Linked for Record {
     fn link(&self) -> &AtomicU32 {
         &self.next
     }

@@ -17,6 +17,7 @@ pub(crate) struct Key<'a>(&'a [u8]);
 
 impl<'a> Key<'a> {
     /// Checks `bytes`.
+    #[inline]
     pub(crate) fn new(bytes: &'a [u8]) -> Result<Key<'a>> {
         if bytes.is_empty() || bytes.len() > MAX_KEY_BYTES {
             return Err(invalid!(

@@ -220,7 +220,13 @@ impl Metrics {
     /// Adds `n` to a counter.
     #[inline]
     pub(crate) fn add(&self, counter: Counter, n: u64) {
-        stripe::add(&self.cells.mine().counters[counter as usize], n, Ordering::Relaxed);
+        let mine = stripe::index();
+        stripe::add(
+            mine,
+            &self.cells.at(mine).counters[counter as usize],
+            n,
+            Ordering::Relaxed,
+        );
     }
 
     /// Counts a failure by the code that the caller gets. A code that is none of ours came from the host's callback.
@@ -230,7 +236,8 @@ impl Metrics {
             .iter()
             .position(|&(known, _)| known == code)
             .unwrap_or(CALLBACK);
-        stripe::add(&self.cells.mine().failures[place], 1, Ordering::Relaxed);
+        let mine = stripe::index();
+        stripe::add(mine, &self.cells.at(mine).failures[place], 1, Ordering::Relaxed);
     }
 
     /// A counter over all threads.

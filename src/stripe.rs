@@ -48,10 +48,10 @@ pub(crate) fn index() -> usize {
     }
 }
 
-/// Adds to a cell of this thread's stripe, and of no other; what it was. `order` is that of the store.
+/// Adds to a cell of the thread's own stripe, whose number is `mine`, and of no other; what it was. `order` is that of the store.
 #[inline]
-pub(crate) fn add(cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
-    if MINE.get() < OWNED {
+pub(crate) fn add(mine: usize, cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
+    if mine < OWNED {
         let old = cell.load(Ordering::Relaxed);
         cell.store(old.wrapping_add(number), order);
         return old;
@@ -119,10 +119,10 @@ impl<T: Default> Striped<T> {
 }
 
 impl<T> Striped<T> {
-    /// This thread's copy.
+    /// The copy of a stripe.
     #[inline]
-    pub(crate) fn mine(&self) -> &T {
-        &self.lines[index()].0
+    pub(crate) fn at(&self, stripe: usize) -> &T {
+        &self.lines[stripe].0
     }
 
     /// All copies, for a reader that adds them up.
@@ -181,7 +181,7 @@ mod tests {
                 scope.spawn(|| {
                     barrier.wait();
                     for _ in 0..rounds {
-                        add(cells.mine(), 1, Ordering::Relaxed);
+                        add(index(), cells.at(index()), 1, Ordering::Relaxed);
                     }
                 });
             }

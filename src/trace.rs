@@ -194,12 +194,14 @@ impl Tracer {
     /// Counts a call that begins now and lasts as long as the span.
     #[inline]
     pub(crate) fn begin(&self, tracepoint: Tracepoint, timing: Timing) -> Span<'_> {
-        let mine = self.stripes.mine();
+        let stripe = stripe::index();
+        let mine = self.stripes.at(stripe);
         let counts = &mine.counts[tracepoint as usize];
-        let number = stripe::add(&counts.begin, 1, Ordering::Relaxed);
+        let number = stripe::add(stripe, &counts.begin, 1, Ordering::Relaxed);
         let timed = timing == Timing::Always || is_sampled(number);
         Span {
             counts,
+            stripe,
             clock: timed.then(|| (&mine.times[tracepoint as usize], Instant::now())),
             good: false,
         }
@@ -248,6 +250,7 @@ impl Tracer {
 #[must_use = "a span that is dropped at once counts as a bad end"]
 pub(crate) struct Span<'a> {
     counts: &'a Counts,
+    stripe: usize,
     /// Where a timed call puts its duration, and when it began.
     clock: Option<(&'a Times, Instant)>,
     good: bool,
@@ -274,7 +277,7 @@ impl Drop for Span<'_> {
             times.record(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
         }
         let end = if self.good { &self.counts.good } else { &self.counts.bad };
-        stripe::add(end, 1, Ordering::Release); // see `Tracer::row`
+        stripe::add(self.stripe, end, 1, Ordering::Release); // see `Tracer::row`
     }
 }
 

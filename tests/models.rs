@@ -38,7 +38,7 @@ mod sync {
     }
 
     /// As the library adds on a line that threads share.
-    pub(crate) fn add_to_own(cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
+    pub(crate) fn add_to_own(_stripe: usize, cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
         cell.fetch_add(number, order)
     }
 

@@ -1,55 +1,40 @@
 //! Key -> slot, by hash: read without a lock, grown a bucket at a time.
 //!
 //! The index knows hashes and slot numbers; whether a slot has the very key is the caller's question (the closure of [`Index::find`]).
-//! It is split into shards by the upper bits of the hash. A shard is a linear hash table (Litwin, VLDB 1980): buckets of one cache line,
-//! seven entries each, chained when more fall together. With every few insertions one bucket is split into two, so growing never stops
+//! It is split into shards by the upper bits of the hash. A shard is a linear hash table (Litwin, VLDB 1980): [`bucket`]s of fifteen
+//! entries each, chained when more fall together. With every few insertions one bucket is split into two, so growing never stops
 //! anybody for longer than that, and a bucket's memory never moves ([`crate::slab`]).
 //!
 //! **Writers** hold the shard's lock. It is a leaf: nothing else is locked, copied, allocated from a segment or called back under it
-//! (a new chunk of buckets may be mapped). A thread that stops while it holds one stops the writers of that shard, and no reader for long.
+//! (a new chunk of buckets may be mapped, and the hashes of the entries that a split moves are asked for). A thread that stops while it
+//! holds one stops the writers of that shard, and no reader for long.
 //!
 //! **Readers** look without it. An entry that is found needs no check here, as the caller verifies the slot. A miss is believed
 //! only when no bucket of the shard was being split or had been split meanwhile ([`Version`]); else it is looked up again under
 //! the lock. Entries never move except by a split, so a key that stays is never missed.
 
+mod bucket;
 mod version;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bucket::{Bucket, ENTRIES, Entry, Further, Slots, TAGGED, TagLine, tag_of};
 use version::Version;
 
 use crate::error::Result;
-use crate::slab::{Slab, Slot};
+use crate::slab::{Slab, prefetch};
 
 /// Shards; each has its own lock on its own cache lines.
 const SHARDS: usize = 1 << SHARD_BITS;
 const SHARD_BITS: u32 = 6;
-/// Entries in a bucket; with the link they fill a cache line.
-const ENTRIES: usize = 7;
-/// A shard grows when its buckets have more entries than this on average: few overflow, and 64 / 5 bytes an entry is cheap.
-const LOAD: u32 = 5;
+/// A shard grows when its buckets have more entries than this on average. Between two doublings those that are yet to be split have
+/// up to twice as many as the others: few chains, and 80 / 10 bytes an entry are cheap.
+const LOAD: u32 = 10;
 /// Buckets of an empty shard.
-const FIRST_BUCKETS: u32 = 16;
-/// Buckets that a shard can have: entries keep 32 bits of the hash, and some must be left to tell keys apart.
-const MAX_BUCKETS: u32 = 1 << 26;
-
-/// Seven entries and the number + 1 of the next bucket of the chain. An entry is 0, or the lower half of the hash and slot + 1.
-#[repr(C, align(64))]
-struct Bucket {
-    entries: [AtomicU64; ENTRIES],
-    next: AtomicU32,
-    free: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Bucket>() == 64);
-
-// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
-unsafe impl Slot for Bucket {
-    fn link(&self) -> &AtomicU32 {
-        &self.free
-    }
-}
+const FIRST_BUCKETS: u32 = 8;
+/// Buckets that a shard can have: their numbers are the lower half of the hash.
+const MAX_BUCKETS: u32 = 1 << 25;
 
 #[repr(align(128))]
 struct Shard {
@@ -65,11 +50,13 @@ struct Shard {
 /// Hash -> slot.
 pub(crate) struct Index {
     shards: Box<[Shard]>,
-    /// Bucket b of shard s has the number b x `SHARDS` + s: shards grow alike, so the table is dense, and large enough for huge pages.
-    table: Slab<Bucket>,
+    /// Line n of shard s, with the tags of its buckets from n x `TAGGED` on, has the number n x `SHARDS` + s: shards grow alike, so the table
+    /// is dense, and large enough for huge pages. The slots of those buckets follow each other in the same way.
+    tags: Slab<TagLine>,
+    slots: Slab<Slots>,
     /// Buckets that a shard may have.
     most_buckets: u32,
-    overflow: Slab<Bucket>,
+    overflow: Slab<Further>,
 }
 
 impl Index {
@@ -79,14 +66,15 @@ impl Index {
 
     /// An index with so many buckets a shard, and so many further ones for chains.
     fn limited(buckets: u32, overflow: u32) -> Result<Index> {
-        let table = Slab::new("index buckets", u32::MAX);
-        table.reach(FIRST_BUCKETS * SHARDS as u32 - 1)?;
-        Ok(Index {
+        let index = Index {
             shards: (0..SHARDS as u32).map(Shard::new).collect(),
-            table,
+            tags: Slab::new("index buckets", u32::MAX),
+            slots: Slab::new("index buckets", u32::MAX),
             most_buckets: buckets,
             overflow: Slab::new("index buckets", overflow),
-        })
+        };
+        index.reach(FIRST_BUCKETS / TAGGED * SHARDS as u32 - 1)?;
+        Ok(index)
     }
 
     /// Looks for the slot that `probe` accepts. Takes a lock only when a bucket was being split at that moment.
@@ -104,16 +92,13 @@ impl Index {
 
     /// Begins to load the bucket of this hash, for a caller who will look there soon.
     pub(crate) fn prefetch(&self, hash: u64) {
-        self.table.prefetch(self.first_bucket(hash));
+        self.first_bucket(hash).lines().into_iter().for_each(prefetch);
     }
 
     /// The slot that most likely has this hash, for a caller who will look for it soon. A hint: neither is one that is given the right one for
     /// sure, nor is there none when none is given.
     pub(crate) fn likely(&self, hash: u64) -> Option<u32> {
-        let entries = self.first_bucket(hash).entries.iter();
-        let mut values = entries.map(|entry| entry.load(Ordering::Relaxed));
-        let value = values.find(|value| *value != 0 && (value >> 32) as u32 == hash as u32)?;
-        Some(value as u32 - 1)
+        self.first_bucket(hash).candidates(tag_of(hash)).next()
     }
 
     /// Locks the shard of this hash for looking and changing.
@@ -131,7 +116,7 @@ impl Index {
 
     /// Bytes of the buckets.
     pub(crate) fn bytes(&self) -> u64 {
-        self.table.bytes() + self.overflow.bytes()
+        self.tags.bytes() + self.slots.bytes() + self.overflow.bytes()
     }
 
     fn shard(&self, hash: u64) -> &Shard {
@@ -139,40 +124,49 @@ impl Index {
     }
 
     /// A shard's bucket of this number.
-    fn bucket(&self, shard: &Shard, number: u32) -> &Bucket {
-        self.table.get(number * SHARDS as u32 + shard.number)
+    fn bucket(&self, shard: &Shard, number: u32) -> Bucket<'_> {
+        let line = line_of(shard, number);
+        let slots = self.slots.get(line * TAGGED + number % TAGGED);
+        Bucket::new(self.tags.get(line), number, slots)
+    }
+
+    /// Makes the buckets of the lines up to this one be there.
+    fn reach(&self, line: u32) -> Result<()> {
+        self.tags.reach(line)?;
+        self.slots.reach(line * TAGGED + TAGGED - 1)
     }
 
     /// Where the chain of this hash begins.
-    fn first_bucket(&self, hash: u64) -> &Bucket {
+    fn first_bucket(&self, hash: u64) -> Bucket<'_> {
         let shard = self.shard(hash);
         let buckets = shard.buckets.load(Ordering::Acquire);
         self.bucket(shard, bucket_of(hash as u32, buckets))
     }
 
+    #[inline]
     fn search<T>(&self, hash: u64, mut probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
-        for bucket in self.chain(self.first_bucket(hash)) {
-            for entry in &bucket.entries {
-                let value = entry.load(Ordering::Acquire);
-                if value != 0
-                    && (value >> 32) as u32 == hash as u32
-                    && let Some(found) = probe(value as u32 - 1)
-                {
+        let mut bucket = self.first_bucket(hash);
+        // Its slots are on their way while its tags are compared.
+        bucket.lines().into_iter().for_each(prefetch);
+        loop {
+            // No adapters of iterators here: the compiler makes twice as many instructions of them.
+            for slot in bucket.candidates(tag_of(hash)) {
+                if let Some(found) = probe(slot) {
                     return Some(found);
                 }
             }
+            bucket = self.overflow.get(bucket.next()?).bucket();
         }
-        None
     }
 
-    fn chain<'s>(&'s self, first: &'s Bucket) -> impl Iterator<Item = &'s Bucket> {
+    fn chain<'s>(&'s self, first: Bucket<'s>) -> impl Iterator<Item = Bucket<'s>> {
         std::iter::successors(Some(first), |bucket| {
-            bucket
-                .next
-                .load(Ordering::Acquire)
-                .checked_sub(1)
-                .map(|number| self.overflow.get(number))
+            bucket.next().map(|number| self.overflow.get(number).bucket())
         })
+    }
+
+    fn entries<'s>(&'s self, first: Bucket<'s>) -> impl Iterator<Item = Entry<'s>> {
+        self.chain(first).flat_map(Bucket::entries)
     }
 }
 
@@ -195,76 +189,75 @@ pub(crate) struct Locked<'s> {
     len: MutexGuard<'s, u32>,
 }
 
-impl Locked<'_> {
+impl<'s> Locked<'s> {
     /// Looks for the slot that `probe` accepts.
     pub(crate) fn find<T>(&self, probe: impl FnMut(u32) -> Option<T>) -> Option<T> {
         self.index.search(self.hash, probe)
     }
 
-    /// Adds a slot. The caller has looked that the key is not there. On an error nothing has changed.
-    pub(crate) fn insert(&mut self, slot: u32) -> Result<()> {
-        self.add(self.bucket(), entry_of(self.hash, slot))?;
+    /// Adds a slot. The caller has looked that the key is not there. `hash_of` gives the hash of any slot that is in, for a split. On an
+    /// error nothing has changed.
+    pub(crate) fn insert(&mut self, slot: u32, hash_of: impl Fn(u32) -> u64) -> Result<()> {
+        self.add(self.bucket(), (tag_of(self.hash), slot))?;
         *self.len += 1;
         if *self.len > self.shard.buckets.load(Ordering::Relaxed).saturating_mul(LOAD) {
-            self.split();
+            self.split(hash_of);
         }
         Ok(())
     }
 
     /// Takes a slot out; false when it was not in.
     pub(crate) fn erase(&mut self, slot: u32) -> bool {
-        let wanted = entry_of(self.hash, slot);
-        let entry = self
-            .index
-            .chain(self.bucket())
-            .flat_map(|bucket| &bucket.entries)
-            .find(|entry| entry.load(Ordering::Relaxed) == wanted);
-        let Some(entry) = entry else { return false };
-        entry.store(0, Ordering::Release);
+        let wanted = (tag_of(self.hash), slot);
+        let index = self.index;
+        let Some(entry) = index.entries(self.bucket()).find(|entry| entry.get() == Some(wanted)) else {
+            return false;
+        };
+        entry.clear();
         *self.len -= 1;
         true
     }
 
-    fn bucket(&self) -> &Bucket {
+    fn bucket(&self) -> Bucket<'s> {
         self.index.first_bucket(self.hash)
     }
 
-    fn add(&self, first: &Bucket, value: u64) -> Result<()> {
+    fn add(&self, first: Bucket<'_>, value: (u8, u32)) -> Result<()> {
         let mut last = first;
         for bucket in self.index.chain(first) {
-            if let Some(entry) = bucket.entries.iter().find(|entry| entry.load(Ordering::Relaxed) == 0) {
-                entry.store(value, Ordering::Release);
+            if let Some(entry) = bucket.vacancy() {
+                entry.put(value);
                 return Ok(());
             }
             last = bucket;
         }
         let number = self.index.overflow.take()?;
-        let bucket = self.index.overflow.get(number);
-        bucket.entries[0].store(value, Ordering::Relaxed);
-        bucket.next.store(0, Ordering::Relaxed);
-        last.next.store(number + 1, Ordering::Release);
+        let bucket = self.index.overflow.get(number).bucket();
+        bucket.vacancy().expect("a further bucket comes empty").put(value);
+        last.set_next(Some(number));
         Ok(())
     }
 
     /// Splits the next bucket. Without memory for it the shard just stays as it is, and its chains grow longer.
-    fn split(&self) {
+    fn split(&self, hash_of: impl Fn(u32) -> u64) {
         let new = self.shard.buckets.load(Ordering::Relaxed);
-        if new >= self.index.most_buckets || self.index.table.reach(new * SHARDS as u32 + self.shard.number).is_err() {
+        if new >= self.index.most_buckets || self.index.reach(line_of(self.shard, new)).is_err() {
             return;
         }
         let old = new - (1 << new.ilog2());
         let (old_bucket, new_bucket) = (self.index.bucket(self.shard, old), self.index.bucket(self.shard, new));
         self.shard.version.begin_move();
         self.shard.buckets.store(new + 1, Ordering::Release);
-        for entry in self.index.chain(old_bucket).flat_map(|bucket| &bucket.entries) {
-            let value = entry.load(Ordering::Relaxed);
-            if value != 0 && bucket_of((value >> 32) as u32, new + 1) == new {
+        for entry in self.index.entries(old_bucket) {
+            if let Some((tag, slot)) = entry.get()
+                && bucket_of(hash_of(slot) as u32, new + 1) == new
+            {
                 // No memory for a chain's next bucket: the entry stays in the old chain, out of reach, unless all are put back.
-                if self.add(new_bucket, value).is_err() {
+                if self.add(new_bucket, (tag, slot)).is_err() {
                     self.unsplit(old_bucket, new_bucket, new);
                     break;
                 }
-                entry.store(0, Ordering::Release);
+                entry.clear();
             }
         }
         self.trim(old_bucket);
@@ -272,10 +265,10 @@ impl Locked<'_> {
     }
 
     /// Puts the entries of a split that could not be finished back where they were: the old chain has the holes for them.
-    fn unsplit(&self, old_bucket: &Bucket, new_bucket: &Bucket, new: u32) {
-        for entry in self.index.chain(new_bucket).flat_map(|bucket| &bucket.entries) {
-            let value = entry.swap(0, Ordering::AcqRel);
-            if value != 0 {
+    fn unsplit(&self, old_bucket: Bucket<'_>, new_bucket: Bucket<'_>, new: u32) {
+        for entry in self.index.entries(new_bucket) {
+            if let Some(value) = entry.get() {
+                entry.clear();
                 self.add(old_bucket, value)
                     .expect("the old chain has room for what came from it");
             }
@@ -285,14 +278,13 @@ impl Locked<'_> {
     }
 
     /// Moves the entries of a chain to its front and gives the empty buckets at its end back. Only while the version is odd.
-    fn trim(&self, first: &Bucket) {
-        let chain = || self.index.chain(first).flat_map(|bucket| &bucket.entries);
-        let mut used = 0;
-        for entry in chain() {
-            let value = entry.swap(0, Ordering::AcqRel);
-            if value != 0 {
-                let target = chain().nth(used).expect("the target is at or before the entry");
-                target.store(value, Ordering::Release);
+    fn trim(&self, first: Bucket<'_>) {
+        let mut targets = self.index.entries(first);
+        let mut used = 0usize;
+        for entry in self.index.entries(first) {
+            if let Some(value) = entry.get() {
+                entry.clear();
+                targets.next().expect("the target is at or before the entry").put(value);
                 used += 1;
             }
         }
@@ -300,12 +292,20 @@ impl Locked<'_> {
         for _ in 1..used.div_ceil(ENTRIES) {
             bucket = self.index.chain(bucket).nth(1).expect("the chain holds its entries");
         }
-        let mut next = bucket.next.swap(0, Ordering::AcqRel);
-        while let Some(number) = next.checked_sub(1) {
-            next = self.index.overflow.get(number).next.swap(0, Ordering::AcqRel);
+        let mut next = bucket.next();
+        bucket.set_next(None);
+        while let Some(number) = next {
+            let further = self.index.overflow.get(number).bucket();
+            next = further.next();
+            further.set_next(None);
             self.index.overflow.give_back(number);
         }
     }
+}
+
+/// The number of the line that has the tags of this bucket of a shard.
+fn line_of(shard: &Shard, bucket: u32) -> u32 {
+    bucket / TAGGED * SHARDS as u32 + shard.number
 }
 
 /// The bucket of this half of a hash in a table of so many.
@@ -315,47 +315,40 @@ fn bucket_of(hash: u32, buckets: u32) -> u32 {
     if bucket < buckets { bucket } else { hash & (mask >> 1) }
 }
 
-fn entry_of(hash: u64, slot: u32) -> u64 {
-    (hash << 32) | u64::from(slot + 1)
-}
-
 #[cfg(test)]
 impl Index {
     /// Checks every invariant, and panics at the first that does not hold: an entry is in the chain that its hash leads to, no slot is
     /// in twice, the counts are right, no bucket is in two chains, and none that is in no chain has an entry.
-    fn validate(&self) {
+    fn validate(&self, hash_of: impl Fn(u32) -> u64) {
         use std::collections::HashSet;
         let (mut slots, mut chained) = (HashSet::new(), HashSet::new());
         for shard in &self.shards {
             let len = shard.lock.lock().unwrap();
             let buckets = shard.buckets.load(Ordering::Relaxed);
             let mut entries = 0;
-            let reached = self.table.bound().div_ceil(SHARDS as u32);
+            let reached = self.slots.bound().div_ceil(SHARDS as u32);
             for number in 0..reached.max(buckets) {
-                if self.table.try_get(number * SHARDS as u32 + shard.number).is_none() {
+                if line_of(shard, number) >= self.tags.bound() {
                     continue;
                 }
-                let mut next = 0;
-                for (place, bucket) in self.chain(self.bucket(shard, number)).enumerate() {
-                    if place > 0 {
+                for bucket in self.chain(self.bucket(shard, number)) {
+                    if let Some(next) = bucket.next() {
                         assert!(chained.insert(next), "bucket {next} is chained twice");
                     }
-                    next = bucket.next.load(Ordering::Relaxed);
-                    for entry in &bucket.entries {
-                        let value = entry.load(Ordering::Relaxed);
-                        if value != 0 {
-                            assert_eq!(
-                                bucket_of((value >> 32) as u32, buckets),
-                                number,
-                                "{value:#x} is out of reach"
-                            );
-                            assert!(slots.insert(value as u32), "{value:#x} is in twice");
-                            entries += 1;
-                        }
+                    for (tag, slot) in bucket.entries().filter_map(Entry::get) {
+                        let hash = hash_of(slot);
+                        assert_eq!(tag, tag_of(hash), "the tag of {slot}");
+                        assert!(
+                            std::ptr::eq(self.shard(hash), shard),
+                            "{slot} is in another shard's bucket"
+                        );
+                        assert_eq!(bucket_of(hash as u32, buckets), number, "{slot} is out of reach");
+                        assert!(slots.insert(slot), "{slot} is in twice");
+                        entries += 1;
                     }
                 }
                 assert!(
-                    number < buckets || next == 0,
+                    number < buckets || self.bucket(shard, number).next().is_none(),
                     "bucket {number} is not in use, and has a chain"
                 );
             }
@@ -365,9 +358,9 @@ impl Index {
                 "a split never ended"
             );
         }
-        for number in (0..self.overflow.bound()).filter(|number| !chained.contains(&(number + 1))) {
-            let bucket = self.overflow.get(number);
-            assert!(bucket.entries.iter().all(|entry| entry.load(Ordering::Relaxed) == 0));
+        for number in (0..self.overflow.bound()).filter(|number| !chained.contains(number)) {
+            let bucket = self.overflow.get(number).bucket();
+            assert!(bucket.entries().all(|entry| entry.get().is_none()));
         }
     }
 
@@ -380,12 +373,10 @@ impl Index {
     fn places_at(&self, hash: u64) -> std::collections::HashMap<u32, u32> {
         let shard = self.shard(hash);
         let places = (0..shard.buckets.load(Ordering::Relaxed)).flat_map(|number| {
-            let entries = self
-                .chain(self.bucket(shard, number))
-                .flat_map(|bucket| &bucket.entries);
-            entries.map(move |entry| (entry.load(Ordering::Relaxed) as u32, number))
+            let entries = self.entries(self.bucket(shard, number));
+            entries.filter_map(move |entry| entry.get().map(|(_, slot)| (slot, number)))
         });
-        places.filter(|(slot, _)| *slot != 0).collect()
+        places.collect()
     }
 }
 

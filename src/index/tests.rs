@@ -19,12 +19,18 @@ fn has(index: &Index, hash: u64, slot: u32) -> bool {
     index.find(hash, |found| (found == slot).then_some(())).is_some()
 }
 
-fn insert(index: &Index, hash: u64, slot: u32) -> Result<()> {
-    index.lock(hash).insert(slot)
+/// Adds a slot whose hash, as that of all others, is what `hash_of` says.
+fn insert(index: &Index, slot: u32, hash_of: impl Fn(u32) -> u64) -> Result<()> {
+    index.lock(hash_of(slot)).insert(slot, hash_of)
+}
+
+/// As `in_one_shard`, for a slot.
+fn hash_in_one_shard(slot: u32) -> u64 {
+    in_one_shard(slot.into())
 }
 
 fn assert_all(index: &Index, expected: &HashMap<u32, u64>) {
-    index.validate();
+    index.validate(|slot| expected[&slot]);
     for (slot, hash) in expected {
         assert!(has(index, *hash, *slot), "slot {slot} of hash {hash:#x} is missed");
     }
@@ -53,7 +59,7 @@ fn random_insertions_and_erasures_agree_with_a_map_whatever_the_hashes() {
             let hash = hash_of(slot.into());
             match (expected.contains_key(&slot), wants_more) {
                 (false, true) => {
-                    insert(&index, hash, slot).unwrap();
+                    insert(&index, slot, |slot| hash_of(slot.into())).unwrap();
                     expected.insert(slot, hash);
                 }
                 (true, false) => {
@@ -87,7 +93,7 @@ fn no_insertion_moves_the_entries_of_more_than_one_bucket() {
     let mut places = HashMap::new();
     for slot in 0..3000u32 {
         let before = index.buckets_at(0);
-        insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        insert(&index, slot, hash_in_one_shard).unwrap();
         let (after, now) = (index.buckets_at(0), index.places_at(0));
         assert!(after - before <= 1);
         for (slot, bucket) in &places {
@@ -100,7 +106,7 @@ fn no_insertion_moves_the_entries_of_more_than_one_bucket() {
         places = now;
     }
     assert!(index.buckets_at(0) >= 3000 / LOAD, "it has grown");
-    index.validate();
+    index.validate(hash_in_one_shard);
 }
 
 #[test]
@@ -108,7 +114,7 @@ fn readers_never_miss_a_key_that_stays_while_others_come_and_go_and_the_table_gr
     const STAYING: u32 = 500;
     let index = Index::new().unwrap();
     for slot in 0..STAYING {
-        insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        insert(&index, slot, hash_in_one_shard).unwrap();
     }
     let is_over = AtomicBool::new(false);
     let looks = std::thread::scope(|scope| {
@@ -124,7 +130,7 @@ fn readers_never_miss_a_key_that_stays_while_others_come_and_go_and_the_table_gr
         };
         let readers = [scope.spawn(reader), scope.spawn(reader)];
         for slot in STAYING..60_000 {
-            insert(&index, in_one_shard(slot.into()), slot).unwrap();
+            insert(&index, slot, hash_in_one_shard).unwrap();
             let other = slot - STAYING;
             if other >= STAYING && !other.is_multiple_of(3) {
                 assert!(index.lock(in_one_shard(other.into())).erase(other));
@@ -134,7 +140,7 @@ fn readers_never_miss_a_key_that_stays_while_others_come_and_go_and_the_table_gr
         readers.map(|reader| reader.join().unwrap())
     });
     assert!(looks.iter().all(|looks| *looks > 0));
-    index.validate();
+    index.validate(hash_in_one_shard);
 }
 
 #[test]
@@ -143,36 +149,37 @@ fn a_split_that_has_no_memory_leaves_every_entry_where_it_is_found() {
     let index = Index::limited(MAX_BUCKETS, 1).unwrap();
     let mut expected = HashMap::new();
     let mut add = |index: &Index, slot: u32, hash: u64| {
-        let result = insert(index, hash, slot);
+        let result = insert(index, slot, |other| *expected.get(&other).unwrap_or(&hash));
         if result.is_ok() {
             expected.insert(slot, hash);
         }
         assert_all(index, &expected);
         result
     };
-    // Eight entries in bucket 0, all of which belong to bucket 16 as soon as there is one.
-    for slot in 0..8 {
-        add(&index, slot, 16).unwrap();
+    // One more than fit bucket 0, all of which belong to the first new bucket as soon as there is one.
+    let (first, many) = (u64::from(FIRST_BUCKETS), ENTRIES as u32 + 1);
+    for slot in 0..many {
+        add(&index, slot, first).unwrap();
     }
-    assert!(
-        insert(&index, 1 << 63, 1000).is_ok(),
-        "other shards have their own buckets"
-    );
-    assert!(index.lock(1 << 63).erase(1000));
-    for slot in 8..80 {
-        add(&index, slot, 1 + u64::from(slot) % 15).unwrap();
+    let elsewhere = |_| 1 << 63;
+    insert(&index, 1000, elsewhere).expect("other shards have their own buckets");
+    assert!(index.lock(elsewhere(0)).erase(1000));
+    let full = FIRST_BUCKETS * LOAD;
+    for slot in many..full {
+        add(&index, slot, 1 + u64::from(slot) % (first - 1)).unwrap();
     }
     assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
     // The first one that is too many would split bucket 0; its chain's second bucket can't be there twice.
-    for slot in 80..90 {
-        add(&index, slot, 1 + u64::from(slot) % 15).unwrap();
+    for slot in full..full + 10 {
+        add(&index, slot, 1 + u64::from(slot) % (first - 1)).unwrap();
         assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
     }
     // With one entry less there is room for them, and it grows again.
-    assert!(index.lock(16).erase(3));
+    assert!(index.lock(first).erase(3));
     expected.remove(&3);
-    insert(&index, 1, 90).unwrap();
-    expected.insert(90, 1);
+    let last = full + 10;
+    insert(&index, last, |slot| *expected.get(&slot).unwrap_or(&1)).unwrap();
+    expected.insert(last, 1);
     assert_eq!(index.buckets_at(0), FIRST_BUCKETS + 1);
     assert_all(&index, &expected);
 }
@@ -182,17 +189,17 @@ fn an_insertion_that_has_no_memory_changes_nothing() {
     let index = Index::limited(FIRST_BUCKETS, 2).unwrap();
     let mut expected = HashMap::new();
     for slot in 0..3 * ENTRIES as u32 {
-        insert(&index, 5, slot).unwrap();
+        insert(&index, slot, |_| 5).unwrap();
         expected.insert(slot, 5);
     }
     assert!(matches!(
-        insert(&index, 5, 99),
+        insert(&index, 99, |_| 5),
         Err(crate::error::Error::OutOfMemory(_))
     ));
     assert_all(&index, &expected);
     assert!(index.lock(5).erase(7));
     expected.remove(&7);
-    insert(&index, 5, 99).unwrap();
+    insert(&index, 99, |_| 5).unwrap();
     expected.insert(99, 5);
     assert_all(&index, &expected);
 }
@@ -202,7 +209,7 @@ fn a_table_that_can_not_grow_gets_longer_chains() {
     let index = Index::limited(FIRST_BUCKETS, u32::MAX).unwrap();
     let mut expected = HashMap::new();
     for slot in 0..2000 {
-        insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        insert(&index, slot, hash_in_one_shard).unwrap();
         expected.insert(slot, in_one_shard(slot.into()));
     }
     assert_eq!(index.buckets_at(0), FIRST_BUCKETS);
@@ -213,9 +220,9 @@ fn a_table_that_can_not_grow_gets_longer_chains() {
 fn further_buckets_of_a_chain_come_back_when_its_bucket_is_split() {
     let index = Index::new().unwrap();
     for slot in 0..50_000 {
-        insert(&index, in_one_shard(slot.into()), slot).unwrap();
+        insert(&index, slot, hash_in_one_shard).unwrap();
     }
-    index.validate();
+    index.validate(hash_in_one_shard);
     let shard = index.shard(0);
     let chained = |number| index.chain(index.bucket(shard, number)).count() - 1;
     let chained: usize = (0..index.buckets_at(0)).map(chained).sum();

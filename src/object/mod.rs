@@ -24,7 +24,7 @@ pub(crate) use life::{Life, State};
 
 use crate::error::Result;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::slab::{FreeNumbers, Slab, Slot};
+use crate::slab::{FreeNumbers, Linked, Slab, Slot, prefetch};
 
 /// The most copies of one object.
 pub(crate) const MAX_COPIES: usize = 8;
@@ -108,7 +108,9 @@ pub(crate) struct Object {
 const _: () = assert!(size_of::<Object>() == 128);
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
-unsafe impl Slot for Object {
+unsafe impl Slot for Object {}
+
+impl Linked for Object {
     fn link(&self) -> &AtomicU32 {
         &self.outstanding
     }
@@ -124,7 +126,9 @@ struct Extension {
 }
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
-unsafe impl Slot for Extension {
+unsafe impl Slot for Extension {}
+
+impl Linked for Extension {
     fn link(&self) -> &AtomicU32 {
         &self.link
     }
@@ -142,6 +146,11 @@ impl Object {
     /// The size in bytes, as it was put.
     pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
+    }
+
+    /// Its cache lines: what it is, and its key.
+    fn lines(&self) -> [*const u8; 2] {
+        [std::ptr::from_ref(self).cast(), self.key.as_ptr().cast()]
     }
 
     /// The place of its last use in the order of eviction.
@@ -198,7 +207,7 @@ impl Objects {
     /// Begins to load a slot, for a caller who will look at it soon. The number may be anything.
     pub(crate) fn prefetch(&self, slot: u32) {
         if let Some(object) = self.slots.try_get(slot) {
-            self.slots.prefetch(object);
+            object.lines().into_iter().for_each(prefetch);
         }
     }
 
@@ -275,19 +284,39 @@ impl Objects {
     /// The object's life, when it is reserved or readable and has this key. Takes no lock; see the module's text.
     pub(crate) fn life_of(&self, slot: u32, key: &Key, hash: u64) -> Option<Life> {
         let object = self.slots.try_get(slot)?;
-        self.slots.prefetch(object);
+        prefetch(object.lines()[1]);
         let life = object.life();
-        let has_key = life.is_named()
+        let is_it = life.is_named()
             && object.hash() == hash
             && life.key_bytes() == key.bytes().len()
-            && self
-                .key_words(object)
-                .zip(words_of(key.bytes()))
-                .all(|(word, expected)| word.load(Ordering::Relaxed) == expected);
-        if !has_key {
+            && self.has_key(object, key.bytes());
+        if !is_it {
             return None;
         }
         object.life.again(life).filter(|life| life.is_named())
+    }
+
+    /// Whether the words of the object's key are those of `key`, which is as long. No early exit from the part that every key has: it is
+    /// eight words at most, and they are equal but once in 2^64 times.
+    #[inline]
+    fn has_key(&self, object: &Object, key: &[u8]) -> bool {
+        let (inline, rest) = key.split_at(key.len().min(INLINE_KEY_BYTES));
+        let (whole, last) = inline.as_chunks::<8>();
+        let mut differences = 0;
+        for (word, bytes) in object.key.iter().zip(whole) {
+            differences |= word.load(Ordering::Relaxed) ^ u64::from_le_bytes(*bytes);
+        }
+        if !last.is_empty() {
+            differences |= object.key[whole.len()].load(Ordering::Relaxed) ^ last_word(last);
+        }
+        differences == 0 && (rest.is_empty() || self.has_rest(object, rest))
+    }
+
+    fn has_rest(&self, object: &Object, rest: &[u8]) -> bool {
+        self.extension(object).is_some_and(|extension| {
+            let mut words = extension.key.iter().zip(words_of(rest));
+            words.all(|(word, expected)| word.load(Ordering::Relaxed) == expected)
+        })
     }
 
     /// The object's life and key, when it is reserved or readable. Takes no lock.
@@ -358,12 +387,15 @@ impl<'s> Iterator for KeyRest<'s> {
 /// A key as words of eight bytes, the missing ones of the last zero.
 fn words_of(key: &[u8]) -> impl Iterator<Item = u64> {
     let (whole, rest) = key.as_chunks::<8>();
-    let last = (!rest.is_empty()).then(|| {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        u64::from_le_bytes(word)
-    });
+    let last = (!rest.is_empty()).then(|| last_word(rest));
     whole.iter().map(|bytes| u64::from_le_bytes(*bytes)).chain(last)
+}
+
+/// The last word of a key: fewer than eight bytes.
+fn last_word(rest: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    u64::from_le_bytes(word)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod free;
 
 use std::marker::PhantomData;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use memmap2::MmapRaw;
 
@@ -24,7 +24,10 @@ use crate::error::{Error, Result, words};
 ///
 /// # Safety
 /// All-zero bytes must be a valid `Self`, it must have no drop glue, and its alignment must be at most 4096.
-pub(crate) unsafe trait Slot: Sync {
+pub(crate) unsafe trait Slot: Sync {}
+
+/// A slot that can be given back.
+pub(crate) trait Linked: Slot {
     /// Where a free slot keeps the number of the next free one.
     fn link(&self) -> &AtomicU32;
 }
@@ -36,12 +39,14 @@ const FIRST_LOG2: u32 = 6;
 const CHUNKS: usize = 25;
 /// No slab gives this number or a higher one: 64 x (2^25 - 1), about two thousand million.
 const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as u32;
-/// Chunks of at least this size ask for huge pages: a look-up then misses the cache, but not the TLB too.
-const HUGE_BYTES: usize = 4 << 20;
+/// A huge page. Chunks of at least this size lie on whole ones: a look-up then misses the cache, but not the TLB too.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Numbered slots of `T`.
 pub(crate) struct Slab<T> {
     chunks: [OnceLock<MmapRaw>; CHUNKS],
+    /// Where each chunk begins; null for one that is not mapped. Apart, so that a look-up reads one word.
+    bases: [AtomicPtr<T>; CHUNKS],
     /// The first number that was never given.
     fresh: AtomicU32,
     free: FreeNumbers,
@@ -56,6 +61,7 @@ impl<T: Slot> Slab<T> {
     pub(crate) fn new(what: &'static str, limit: u32) -> Slab<T> {
         Slab {
             chunks: [const { OnceLock::new() }; CHUNKS],
+            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
             fresh: AtomicU32::new(0),
             free: FreeNumbers::new(),
             limit: limit.min(LIMIT),
@@ -65,38 +71,19 @@ impl<T: Slot> Slab<T> {
     }
 
     /// The slot of this number, which must have been given once.
+    #[inline]
     pub(crate) fn get(&self, number: u32) -> &T {
         self.try_get(number).expect("a slot number comes from this slab")
     }
 
     /// The slot of this number, if its chunk was ever mapped.
+    #[inline]
     pub(crate) fn try_get(&self, number: u32) -> Option<&T> {
         let (chunk, offset) = position(number)?;
-        let map = self.chunks[chunk].get()?;
-        // SAFETY: the chunk holds `FIRST << chunk` slots and `offset` is below that; the mapping is zeroed, aligned to a page,
-        // lives as long as `self`, and a `Slot` is valid when zeroed and shared.
-        Some(unsafe { &*map.as_ptr().cast::<T>().add(offset) })
-    }
-
-    /// Begins to load a slot's lines, for a caller who will look at all of them.
-    #[inline]
-    pub(crate) fn prefetch(&self, slot: &T) {
-        #[cfg(target_arch = "x86_64")]
-        for offset in (0..size_of::<T>()).step_by(64) {
-            // SAFETY: a hint about memory that is there; it reads nothing, and every x86-64 processor has SSE.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(slot).cast::<i8>().add(offset));
-            }
-        }
-    }
-
-    /// Takes a number: the one given back last, or a new one.
-    pub(crate) fn take(&self) -> Result<u32> {
-        match self.take_from(&self.free) {
-            Some(number) => Ok(number),
-            None => self.take_fresh(),
-        }
+        let base = self.bases[chunk].load(Ordering::Acquire);
+        // SAFETY: a chunk that is mapped holds `FIRST << chunk` slots and `offset` is below that; the mapping is zeroed, aligned to a
+        // page, lives as long as `self`, and a `Slot` is valid when zeroed and shared.
+        (!base.is_null()).then(|| unsafe { &*base.add(offset) })
     }
 
     /// Numbers below this have been given at least once.
@@ -117,6 +104,46 @@ impl<T: Slot> Slab<T> {
         (0..=last).try_for_each(|chunk| self.map(chunk))?;
         self.fresh.fetch_max(number + 1, Ordering::AcqRel);
         Ok(())
+    }
+
+    fn is_full(&self) -> Error {
+        Error::OutOfMemory(words!("no more {}: the table holds {}", self.what, self.limit))
+    }
+
+    fn map(&self, chunk: usize) -> Result<()> {
+        if !self.bases[chunk].load(Ordering::Acquire).is_null() {
+            return Ok(());
+        }
+        let bytes = (FIRST as usize * size_of::<T>()) << chunk;
+        let (mapped, align) = if bytes >= HUGE_PAGE {
+            (bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE, HUGE_PAGE)
+        } else {
+            (bytes, 1)
+        };
+        let map = memmap2::MmapMut::map_anon(mapped).map_err(|error| {
+            Error::OutOfMemory(words!("{bytes} bytes for more {} can't be mapped: {error}", self.what))
+        })?;
+        if align > 1 {
+            // Only advice: without it the slab is slower, not wrong.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        // Another thread may have been faster; then this mapping goes.
+        let map = self.chunks[chunk].get_or_init(|| map.into());
+        let start = map.as_mut_ptr();
+        // At most `align` further, which the mapping has room for.
+        let base = start.wrapping_add(start.addr().next_multiple_of(align) - start.addr());
+        self.bases[chunk].store(base.cast(), Ordering::Release);
+        Ok(())
+    }
+}
+
+impl<T: Linked> Slab<T> {
+    /// Takes a number: the one given back last, or a new one.
+    pub(crate) fn take(&self) -> Result<u32> {
+        match self.take_from(&self.free) {
+            Some(number) => Ok(number),
+            None => self.take_fresh(),
+        }
     }
 
     /// Gives a number back. The caller must be its only holder.
@@ -150,27 +177,6 @@ impl<T: Slot> Slab<T> {
             }
         }
     }
-
-    fn is_full(&self) -> Error {
-        Error::OutOfMemory(words!("no more {}: the table holds {}", self.what, self.limit))
-    }
-
-    fn map(&self, chunk: usize) -> Result<()> {
-        if self.chunks[chunk].get().is_some() {
-            return Ok(());
-        }
-        let bytes = (FIRST as usize * size_of::<T>()) << chunk;
-        let map = memmap2::MmapMut::map_anon(bytes).map_err(|error| {
-            Error::OutOfMemory(words!("{bytes} bytes for more {} can't be mapped: {error}", self.what))
-        })?;
-        if bytes >= HUGE_BYTES {
-            // Only advice: without it the slab is slower, not wrong.
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
-        // Another thread may have been faster; then this mapping goes.
-        let _ = self.chunks[chunk].set(map.into());
-        Ok(())
-    }
 }
 
 /// The chunk of a number and its place in it.
@@ -181,6 +187,19 @@ fn position(number: u32) -> Option<(usize, usize)> {
     let shifted = number + FIRST;
     let chunk = shifted.ilog2() - FIRST_LOG2;
     Some((chunk as usize, (shifted - (FIRST << chunk)) as usize))
+}
+
+/// Begins to load a cache line, for a caller who will read it soon. The address may be any.
+#[inline]
+pub(crate) fn prefetch(line: *const u8) {
+    // SAFETY: a hint: it reads nothing, faults nowhere, and every x86-64 processor has it.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(line.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 #[cfg(test)]
@@ -195,7 +214,9 @@ mod tests {
     }
 
     // SAFETY: two atomics: zeroed is valid, nothing to drop, alignment 8.
-    unsafe impl Slot for Cell {
+    unsafe impl Slot for Cell {}
+
+    impl Linked for Cell {
         fn link(&self) -> &AtomicU32 {
             &self.link
         }

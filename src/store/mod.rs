@@ -330,7 +330,8 @@ impl Store {
     }
 
     fn count_stored(&self, change: i64) {
-        stripe::add(self.stored.mine(), change as u64, Ordering::Relaxed);
+        let mine = stripe::index();
+        stripe::add(mine, self.stored.at(mine), change as u64, Ordering::Relaxed);
     }
 
     /// Readable objects now.

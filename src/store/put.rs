@@ -146,7 +146,7 @@ impl Store {
         let mut shard = self.index.lock(hash);
         let taken = match shard.find(|other| self.objects.life_of(other, key, hash)) {
             Some(_) => Err(Error::Exists),
-            None => shard.insert(slot),
+            None => shard.insert(slot, |other| self.objects.get(other).hash()),
         };
         drop(shard);
         match taken {
