@@ -26,7 +26,7 @@ CPP := $(CXX) -std=c++17 $(WARNINGS) $(CXXFLAGS) -pthread -Iinclude
 # A program of this tree finds the library of this tree.
 LINK = -L$(RELEASE) -lmmc -Wl,-rpath,$(abspath $(RELEASE)) -lm
 
-.PHONY: all examples demo test bench bench-peers wheel header symbols install clean help tests/programs
+.PHONY: all examples demo test bench bench-peers instructions wheel header symbols install clean help tests/programs
 
 ## all: the release library, target/release/libmmc.so
 all: $(SONAME)
@@ -54,7 +54,7 @@ build/examples/%: examples/c/%.c $$($$*_FILES) $(HEADERS) $(SONAME) | build/exam
 build/examples/%-cpp: examples/cpp/%.cpp $(HEADERS) $(SONAME) | build/examples
 	$(CPP) $< -o $@ $(LINK)
 
-build/examples build/tests:
+build/examples build/tests build/instructions:
 	@mkdir -p $@
 
 ## demo: replay a real trace and look at it over HTTP
@@ -89,6 +89,15 @@ bench:
 ## bench-peers: mmc beside what users would take instead; `benches/peers/run.py --help` has shorter runs
 bench-peers:
 	@python3 benches/peers/run.py
+
+## instructions: renew the instructions that calls take, benches/instructions/*.tsv, with which `make test` compares
+instructions:
+	@bash tests/setup.sh valgrind
+	@$(MAKE) --no-print-directory build/instructions/calls
+	@python3 benches/instructions/run.py --renew
+
+build/instructions/calls: benches/instructions/calls.c include/mmc.h $(SONAME) | build/instructions
+	$(C) $< -o $@ $(LINK)
 
 ## wheel: the Python package with its library, in build/wheel
 wheel: $(SONAME)

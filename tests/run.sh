@@ -16,7 +16,7 @@ TARGET=${CARGO_TARGET_DIR:-target}
 LIBRARY=$TARGET/release/libmmc.so
 WARNINGS=(-Wall -Wextra -Wpedantic -Werror)
 LOGS=build/log
-STEPS=(setup format clippy rustdoc rust asan abort library symbols headers programs valgrind examples install wheel python pythons)
+STEPS=(setup format clippy rustdoc rust asan abort library symbols headers programs valgrind instructions examples install wheel python pythons)
 
 step_setup() {
     bash tests/setup.sh rustfmt clippy g++ valgrind pkg-config cmake curl venv
@@ -119,6 +119,12 @@ step_valgrind() {
     if grep -E '^==[0-9]+== ' "$LOGS"/valgrind-*; then return 1; fi
 }
 
+# What calls cost, in instructions, is what it was.
+step_instructions() {
+    make build/instructions/calls
+    python3 benches/instructions/run.py
+}
+
 # Every example is built, and run on real input: a replay fails at the first wrong byte.
 step_examples() {
     make examples
@@ -185,8 +191,8 @@ step_python() {
     local bin=$PWD/build/python/bin
     python_environment python3 build/python test,lint
     cd python
-    "$bin/ruff" check --config pyproject.toml . ../examples/python ../benches/python ../benches/peers
-    "$bin/ruff" format --check --config pyproject.toml . ../examples/python ../benches/python ../benches/peers
+    "$bin/ruff" check --config pyproject.toml . ../examples/python ../benches/instructions ../benches/python ../benches/peers
+    "$bin/ruff" format --check --config pyproject.toml . ../examples/python ../benches/instructions ../benches/python ../benches/peers
     "$bin/mypy"
     # Nothing that Python 3.9 lacks, in syntax or library.
     "$bin/vermin" --quiet --target=3.9- --no-tips --eval-annotations --violations src tests ../examples/python
@@ -233,7 +239,7 @@ mkdir -p "$LOGS"
 [ $# = 0 ] || STEPS=("$@")
 passed=0
 for step in "${STEPS[@]}"; do
-    printf '%-10s ' "$step"
+    printf '%-12s ' "$step"
     begin=$EPOCHREALTIME
     # In a shell of its own, and not asked for its success in a condition: there it would go on after a command that fails.
     set +e
