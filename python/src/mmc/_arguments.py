@@ -25,7 +25,8 @@ def key_bytes(key: Key) -> bytes:
     """The bytes of a key."""
     if isinstance(key, str):
         try:
-            return key.encode()
+            # Of a subclass, too, it is the text that counts.
+            return str.encode(key)
         except UnicodeEncodeError as error:
             raise InvalidParam(f"key {key!r}: {error}") from None
     if isinstance(key, bytes):

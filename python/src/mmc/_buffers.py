@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import Any
 
 from ._errors import InvalidParam
+from ._ready import SIZES
 
 # PyBUF_ANY_CONTIGUOUS, and with PyBUF_WRITABLE.
 _READ, _WRITE = 0x98, 0x99
@@ -37,8 +38,8 @@ _get.restype = ctypes.c_int
 _release = ctypes.pythonapi.PyBuffer_Release
 _release.argtypes = (ctypes.c_void_p,)
 _release.restype = None
-_new_bytes = ctypes.pythonapi.PyBytes_FromStringAndSize
-_new_bytes.argtypes = (ctypes.c_void_p, ctypes.c_ssize_t)
+# Of None and one of `SIZES`.
+_new_bytes: Any = ctypes.pythonapi["PyBytes_FromStringAndSize"]
 _new_bytes.restype = ctypes.py_object
 _bytes_address = ctypes.pythonapi.PyBytes_AsString
 _bytes_address.argtypes = (ctypes.py_object,)
@@ -147,9 +148,15 @@ def _require_dense(shape: Iterable[int], strides: Iterable[int], item: int) -> N
         expected *= length
 
 
+def fresh_bytes(size: int) -> bytes:
+    """Fresh `bytes` of a size of at least 1, with anything in them: to be filled before anyone sees them."""
+    made: bytes = _new_bytes(None, SIZES[size])
+    return made
+
+
 def new_bytes(sizes: Iterable[int]) -> tuple[list[bytes], array[int]]:
-    """Fresh `bytes` of these sizes, each at least 1, with anything in them, and their addresses: to be filled before anyone sees them."""
-    made = [_new_bytes(None, size) for size in sizes]
+    """`fresh_bytes` of these sizes, and their addresses."""
+    made = list(map(fresh_bytes, sizes))
     return made, array("L", map(_bytes_address, made))
 
 

@@ -10,12 +10,15 @@ from . import _native
 from ._arguments import Key, KeyArray, Keys, Numbers, Results
 from ._errors import Code, Error, InvalidParam
 from ._native import check, library, sized
+from ._ready import argument_of_flags
 
 
 class Handle:
     """An open store as the library knows it. A handle is looked up there, not followed: one that was closed is refused."""
 
     _handle: int
+    # The same as an argument of the functions of `_ready`.
+    _ready_handle: Any
     # Whether a callback of Python may run inside of a call, which then may have raised.
     _has_copies: bool
 
@@ -70,6 +73,11 @@ def number_at(address: int) -> int:
 
 def flags_of(peek: bool = False, up_to: bool = False, reserved: bool = False) -> int:
     return peek * _native.PEEK | up_to * _native.GET_UP_TO | reserved * _native.QUERY_RESERVED
+
+
+def peek_flags(peek: Any) -> Any:
+    """`flags_of` what may be no `bool`, as an argument for the functions of `_ready`."""
+    return _native.PEEK if peek is True else argument_of_flags(flags_of(peek))
 
 
 def put_options(

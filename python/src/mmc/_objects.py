@@ -1,4 +1,8 @@
-"""One object a call: put, get, exist, query, remove, list."""
+"""One object a call: put, get, exist, query, remove, list.
+
+The library takes a microsecond for a small object, so the usual call, one copy of one plain buffer, goes straight down to a function of `_ready`.
+Everything else takes the general way behind it, a key or a buffer with anything odd about it too: that way knows what to make of it, or what to say.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,19 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
-from . import _native
-from ._arguments import Key, key_of, pointers
-from ._buffers import Buffers, new_bytes
-from ._calls import Handle, flags_of, get_options, listed, number_at, put_options, spans_of
+from . import _native, _ready
+from ._arguments import Key, key_bytes, key_of, pointers
+from ._buffers import Buffers, fresh_bytes
+from ._calls import Handle, flags_of, get_options, listed, number_at, peek_flags, put_options, spans_of
 from ._errors import Code
 from ._native import check, library, sized
+from ._ready import SIZES, piece_of, span_of
 from ._reports import ObjectInfo, object_info
+
+# What is raised for a key or a buffer that is odd or wrong, before anything is done.
+_ODD = (TypeError, ValueError, BufferError)
+_NOT_FOUND = Code.NOT_FOUND.value
+_INFO_SIZE = ctypes.sizeof(_native.ObjectInfo)
 
 
 class Objects(Handle):
@@ -37,6 +47,19 @@ class Objects(Handle):
         Raises `KeyExists`, and what is there stays; `NoSpace` when no room can be made; `OutOfMemory`. Nothing is stored then. Blocks for the copy, and for
         eviction where it must make room.
         """
+        if replicas == 1 and not preferred_ranks and medium is None and stream is None:
+            try:
+                name = key.encode() if type(key) is str else key_bytes(key)
+                data, size = (buffer, len(buffer)) if type(buffer) is bytes else span_of(buffer)
+            except _ODD:
+                pass
+            else:
+                code = _ready.put(self._ready_handle, name, SIZES[len(name)], data, SIZES[size], None)
+                # Whoever keeps an exception keeps this frame, too, and must not hold the buffer with it.
+                del data
+                if code:
+                    check(code)
+                return
         options = put_options(replicas, preferred_ranks, medium, stream)
         with Buffers(buffer if isinstance(buffer, (list, tuple)) else (buffer,), False) as held:
             self._put(key, held.addresses, held.sizes, options)
@@ -54,6 +77,11 @@ class Objects(Handle):
     ) -> None:
         """As `put`, of `size` bytes at `address`, or of as many pieces as both have numbers: memory that the caller keeps, or a device's."""
         options = put_options(replicas, preferred_ranks, medium, stream)
+        piece = piece_of(address, size) if options is None else None
+        if piece is not None:
+            name, (data, room) = key_bytes(key), piece
+            check(_ready.put(self._ready_handle, name, SIZES[len(name)], data, SIZES[room], None))
+            return
         addresses, sizes = pointers(1, [listed(address)], [listed(size)])
         self._put(key, addresses, sizes, options)
 
@@ -69,14 +97,17 @@ class Objects(Handle):
 
         `peek`: it is no use of the object for eviction. Raises `NotFound`. Blocks for the copy.
         """
-        name, info, options = key_of(key), sized(_native.ObjectInfo), get_options(stream)
+        name, options = key_bytes(key), get_options(stream)
+        named = (self._ready_handle, name, SIZES[len(name)])
+        flags = 0 if peek is False else peek_flags(peek)
+        info = _native.ObjectInfo(_INFO_SIZE)
         while True:
             info.size = 1
             # One that is not there is asked for all the same: it may have come, and else counts as a miss.
-            library.mmc_query(self._handle, name, _native.PEEK, ctypes.byref(info))
-            (data,), addresses = new_bytes((info.size,))
-            code = library.mmc_get(self._handle, name, addresses[0], info.size, flags_of(peek), options, None)
-            if code == Code.OK:
+            _ready.query(*named, _native.PEEK, ctypes.byref(info))
+            data = fresh_bytes(info.size)
+            code = _ready.get(*named, data, SIZES[len(data)], flags, options, None)
+            if code == 0:
                 return data
             # Another object may have come in its place meanwhile.
             if code != Code.SIZE_MISMATCH:
@@ -90,6 +121,19 @@ class Objects(Handle):
         The buffers must be writable, and together as large as the object; with `up_to` the smaller of both is copied. `peek` as for
         `get`. Raises `NotFound`, `SizeMismatch`; the buffers are unchanged then. Blocks for the copy.
         """
+        if stream is None and up_to is False and type(peek) is bool:
+            try:
+                name = key.encode() if type(key) is str else key_bytes(key)
+                data, size = span_of(buffer)
+            except _ODD:
+                pass
+            else:
+                flags = _native.PEEK if peek else 0
+                code = _ready.get(self._ready_handle, name, SIZES[len(name)], data, SIZES[size], flags, None, None)
+                del data
+                if code:
+                    check(code)
+                return size
         with Buffers(buffer if isinstance(buffer, (list, tuple)) else (buffer,), True) as held:
             return self._get(key, held.addresses, held.sizes, peek, up_to, stream)
 
@@ -104,6 +148,12 @@ class Objects(Handle):
         stream: Optional[int] = None,
     ) -> int:
         """As `get_into`, to `size` bytes at `address`, or to as many pieces as both have numbers."""
+        piece = piece_of(address, size) if stream is None and up_to is False and type(peek) is bool else None
+        if piece is not None:
+            name, (data, room) = key_bytes(key), piece
+            flags = _native.PEEK if peek else 0
+            check(_ready.get(self._ready_handle, name, SIZES[len(name)], data, SIZES[room], flags, None, None))
+            return room
         addresses, sizes = pointers(1, [listed(address)], [listed(size)])
         return self._get(key, addresses, sizes, peek, up_to, stream)
 
@@ -120,11 +170,14 @@ class Objects(Handle):
 
     def exists(self, key: Key, *, peek: bool = False) -> bool:
         """Whether the object can be read. Never blocks."""
-        code = library.mmc_exist(self._handle, key_of(key), flags_of(peek))
-        if code == Code.NOT_FOUND:
-            return False
-        check(code)
-        return True
+        name = key.encode() if type(key) is str and key.isascii() else key_bytes(key)
+        flags = 0 if peek is False else peek_flags(peek)
+        code = _ready.exist(self._ready_handle, name, SIZES[len(name)], flags)
+        if code == 0:
+            return True
+        if code != _NOT_FOUND:
+            check(code)
+        return False
 
     def __contains__(self, key: Key) -> bool:
         return self.exists(key, peek=True)
@@ -137,7 +190,10 @@ class Objects(Handle):
 
     def remove(self, key: Key) -> None:
         """Removes an object: its key is free at once, its memory when pins, leases and reads under way are done. Raises `NotFound`."""
-        check(library.mmc_remove(self._handle, key_of(key)))
+        name = key.encode() if type(key) is str and key.isascii() else key_bytes(key)
+        code = _ready.remove(self._ready_handle, name, SIZES[len(name)])
+        if code:
+            check(code)
 
     def remove_all(self) -> int:
         """Removes every object that is there from start to end; how many. Reserved ones stay."""

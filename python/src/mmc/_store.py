@@ -10,7 +10,7 @@ import warnings
 import weakref
 from typing import Any, Callable, Optional, Union
 
-from . import _log, _native
+from . import _log, _native, _ready
 from ._batches import Batches
 from ._errors import Code, InvalidParam
 from ._inplace import InPlace
@@ -94,6 +94,7 @@ class Store(Batches, InPlace):
         handle = ctypes.c_void_p()
         check(library.mmc_init(_byref(config), _byref(handle)))
         self._handle = handle.value or 0
+        self._ready_handle = _ready.argument_of_handle(self._handle)
         self._registrations: dict[int, Registration] = {}
         # Whether a callback of Python may run inside of a call, which then may have raised.
         self._has_copies = False
