@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hybrid_support import EMPTY_INFO, MIB, Memory, replicas, store_fixture
+from hybrid_support import EMPTY_INFO, MIB, Memory, opened, replicas, store_fixture
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memcache_hybrid import DistributedObjectStore as Store
 from memcache_hybrid import ReplicateConfig
+from memcache_hybrid._values import are_valid, is_valid
 
 store = store_fixture(dram_size="8MB")
 
@@ -112,6 +115,17 @@ def test_what_is_no_key_is_minus_3000_and_stores_nothing(store: Store, key: Any)
     assert store.batch_alloc([key], [4]) == [0]
     assert store.batch_is_exist([key, "new", "there"]) == [-3000, 0, 1]
     assert store.remove_batch([key, "there", "new"]) == [-3000, 0, -3102]
+
+
+@given(st.lists(st.one_of(st.text(max_size=300), st.binary(max_size=300), st.from_regex("[ -~]{0,300}")), max_size=20))
+def test_one_key_is_judged_as_one_of_many(keys: list[Any]) -> None:
+    """By this package, and by the library where it is left to that."""
+    with opened(dram_size="1MB") as store:
+        for key in [*keys, *BAD_KEYS.values()]:
+            assert is_valid(key) == are_valid([key])
+            assert [store.is_exist(key)] == store.batch_is_exist([key]) == [0 if is_valid(key) else -3000]
+            assert [store.remove(key)] == store.remove_batch([key]) == [-3102 if is_valid(key) else -3000]
+            assert store.get(key) == b""
 
 
 @pytest.mark.parametrize("key", [5, None, ["k"]], ids=repr)

@@ -12,6 +12,11 @@ from mmc import _native
 Addresses = Any
 
 
+def is_piece(buffer_ptr: Any, size: Any) -> bool:
+    """Whether these are one pointer and its size, plain integers, and neither is 0."""
+    return type(buffer_ptr) is int and type(size) is int and buffer_ptr != 0 and size != 0
+
+
 def require_some(buffer_ptrs: Addresses, sizes: Addresses) -> None:
     if has_zero(buffer_ptrs) or has_zero(sizes):
         raise mmc.InvalidParam("a pointer is null, or a size 0, or an object has no layers")

@@ -17,6 +17,7 @@ from mmc import Code, _native
 from . import _process
 from ._codes import (
     EXIST_CODES,
+    GET_CODES,
     LEASE_CODES,
     PUT_CODES,
     READ_CODES,
@@ -28,7 +29,7 @@ from ._codes import (
     state_of,
 )
 from ._config import LocalConfig, config_of, config_of_file
-from ._pointers import Addresses, has_zero, in_pieces, require_some
+from ._pointers import Addresses, has_zero, in_pieces, is_piece, require_some
 from ._values import (
     CLIENT_NOT_INITIALIZED,
     ERROR,
@@ -46,6 +47,7 @@ from ._values import (
     KeyInfo,
     ReplicateConfig,
     are_valid,
+    is_valid,
     list_of_keys,
 )
 
@@ -172,6 +174,8 @@ class DistributedObjectStore:
         self, key: Key, buffer_ptr: int, size: int, direct: int = 3, replicateConfig: ReplicateConfig = _ONE_COPY
     ) -> int:
         """Stores `size` bytes at `buffer_ptr`."""
+        if replicateConfig is _ONE_COPY and is_piece(buffer_ptr, size):
+            return self._put_one(key, lambda store: store.put_from(key, buffer_ptr, size), direct)
         return self.put_from_layers(key, [buffer_ptr], [size], direct, replicateConfig)
 
     def batch_put_from(
@@ -226,7 +230,16 @@ class DistributedObjectStore:
 
     def get(self, key: Key) -> bytes:
         """The bytes of an object; `b''` when it can't be got."""
-        return self.get_batch([key])[0]
+        store = self._store
+        if store is None:
+            return b""
+        try:
+            return store.get(key)
+        except (mmc.NotFound, mmc.InvalidParam):
+            return b""
+        except mmc.Error as error:
+            report(error)
+            return b""
 
     def get_batch(self, keys: Sequence[Key]) -> list[bytes]:
         """The bytes of each object; `b''` where one can't be got."""
@@ -242,6 +255,8 @@ class DistributedObjectStore:
 
     def get_into(self, key: Key, buffer_ptr: int, size: int, direct: int = 2) -> int:
         """Copies an object to `size` bytes at `buffer_ptr`; -1 when it is not there or has another size, and nothing is written."""
+        if is_piece(buffer_ptr, size):
+            return self._one(key, lambda store: store.get_to(key, buffer_ptr, size), GET_CODES, direct in GETS)
         return self.get_into_layers(key, [buffer_ptr], [size], direct)
 
     def batch_get_into(
@@ -261,7 +276,7 @@ class DistributedObjectStore:
             require_some(buffer_ptrs, sizes)
             store.get_to(key, buffer_ptrs, sizes)
 
-        return self._one(key, get, {Code.NOT_FOUND: ERROR, Code.SIZE_MISMATCH: ERROR}, direct in GETS)
+        return self._one(key, get, GET_CODES, direct in GETS)
 
     def batch_get_into_layers(
         self, keys: Sequence[Key], buffer_ptrs: Addresses, sizes: Addresses, direct: int = 2
@@ -273,7 +288,13 @@ class DistributedObjectStore:
 
     def is_exist(self, key: Key) -> int:
         """1 when the object can be read, 0 when it can't, or a negative code."""
-        return self.batch_is_exist([key])[0]
+        store = self._store
+        if store is None:
+            return CLIENT_NOT_INITIALIZED
+        try:
+            return 1 if store.exists(key) else 0
+        except mmc.Error as error:
+            return code_of(error, EXIST_CODES)
 
     def batch_is_exist(self, keys: Sequence[Key]) -> list[int]:
         """As `is_exist` for each key."""
@@ -297,7 +318,7 @@ class DistributedObjectStore:
 
     def remove(self, key: Key) -> int:
         """Removes an object, a leased one too. -3102 when it is not there."""
-        return self.remove_batch([key])[0]
+        return self._one(key, lambda store: store.remove(key), REMOVE_CODES)
 
     def remove_batch(self, keys: Sequence[Key]) -> list[int]:
         """As `remove` for each key."""
@@ -469,7 +490,7 @@ class DistributedObjectStore:
             return CLIENT_NOT_INITIALIZED
         if not is_direct:
             return ERROR
-        if not are_valid([key]):
+        if not is_valid(key):
             return INVALID_PARAM
         try:
             call(store)

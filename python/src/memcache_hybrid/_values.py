@@ -65,6 +65,14 @@ def are_valid(keys: list[Key]) -> bool:
     )
 
 
+def is_valid(key: Key) -> bool:
+    """As `are_valid`, of one key."""
+    if type(key) is str and key.isascii():
+        # ASCII that can be printed is what has no control character.
+        return 1 <= len(key) <= _native.MAX_KEY_SIZE and key.isprintable()
+    return are_valid([key])
+
+
 def _text(key: Key) -> str:
     if isinstance(key, bytes):
         return key.decode()
