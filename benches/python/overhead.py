@@ -1,7 +1,8 @@
 """What a call costs in Python: the time of a batch through `mmc`, beside the same call of the library with its arguments ready.
 
 The difference is what Python, ctypes and the conversion of arguments take; per key for one buffer a key, per pointer for blocks of many
-layers. Both are measured in turn, so that a machine that slows down does so for both; medians are printed, one JSON line a row.
+layers. Both are measured in turn, so that a machine that slows down does so for both; medians are printed, one JSON line a row. Calls of one
+key come last, told in empty calls of ctypes, too, which is what any call of a library from Python takes at least.
 
     python benches/python/overhead.py --rounds 400 --batch 128 --size 4096 --layers 61
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any
 
 import mmc
-from mmc import _native
+from mmc import _native, _ready
 from mmc._arguments import KeyArray, Numbers, Results
 from mmc._buffers import Buffers
 
@@ -99,6 +100,9 @@ class Bench:
 
     def row(self, what: str, act: Callable[[], object], bare: Callable[[], object], per: int, unit: str) -> float:
         whole, alone = median_of(act, bare, self.options.rounds)
+        return self.show(what, whole, alone, per, unit)
+
+    def show(self, what: str, whole: float, alone: float, per: int, unit: str, **more: float) -> float:
         cost = (whole - alone) / per
         line = {
             "what": what,
@@ -107,6 +111,7 @@ class Bench:
             "library_ns": round(alone / per, 1),
             "python_ns": round(cost, 1),
             "python_share": round((whole - alone) / whole, 3),
+            **more,
         }
         print(json.dumps(line), flush=True)
         return cost
@@ -152,6 +157,7 @@ class Bench:
         )
         self.numpy_rows(flat)
         self.layered_rows(costs, options.layers)
+        self.single_rows(costs)
         return costs
 
     def numpy_rows(self, flat: Callable[[str, Callable[[], object], Callable[[], object]], None]) -> None:
@@ -212,6 +218,57 @@ class Bench:
                 count * layers,
                 "pointer",
             )
+
+    def single_rows(self, costs: dict[str, float]) -> None:
+        """Calls of one key: all keys are put, looked for, got and removed by the package, and then with the arguments ready."""
+        store, handle, room = self.store, self.store._ready_handle, _ready.SIZES[self.options.size]
+        keys, names = self.keys, [key.encode() for key in self.keys]
+        size = _ready.SIZES[len(names[0])]
+        # Views, as of a program that cuts its blocks out of one large buffer.
+        views = [[memoryview(buffer) for buffer in buffers] for buffers in self.sets]
+        places = [[_ready.span_of(buffer)[0] for buffer in buffers] for buffers in self.sets]
+        version = library.mmc_abi_version
+        passes: dict[str, tuple[Callable[[int], object], Callable[[int], object]]] = {
+            "put": (
+                lambda turn: [store.put(key, view) for key, view in zip(keys, views[turn])],
+                lambda turn: [_ready.put(handle, name, size, at, room, None) for name, at in zip(names, places[turn])],
+            ),
+            "exists": (
+                lambda _: [store.exists(key) for key in keys],
+                lambda _: [_ready.exist(handle, name, size, 0) for name in names],
+            ),
+            "get_into": (
+                lambda turn: [store.get_into(key, view) for key, view in zip(keys, views[turn])],
+                lambda turn: [
+                    _ready.get(handle, name, size, at, room, 0, None, None) for name, at in zip(names, places[turn])
+                ],
+            ),
+            "get": (
+                lambda _: [store.get(key) for key in keys],
+                lambda turn: [
+                    _ready.get(handle, name, size, at, room, 0, None, None) for name, at in zip(names, places[turn])
+                ],
+            ),
+            "remove": (
+                lambda _: [store.remove(key) for key in keys],
+                lambda _: [_ready.remove(handle, name, size) for name in names],
+            ),
+            "empty call": (lambda _: [version() for _ in names], lambda _: None),
+        }
+        times: dict[str, tuple[list[int], list[int]]] = {what: ([], []) for what in passes}
+        self.clear()
+        for _ in range(self.options.rounds):
+            for which in (0, 1):
+                for what, both in passes.items():
+                    turn = self.next()
+                    begin = time.perf_counter_ns()
+                    both[which](turn)
+                    times[what][which].append(time.perf_counter_ns() - begin)
+        medians = {what: [statistics.median(some) for some in both] for what, both in times.items()}
+        empty, _ = medians.pop("empty call")
+        for what, (whole, alone) in medians.items():
+            more = {"empty_calls": round(whole / empty, 1)}
+            costs[what] = self.show(f"single {what}", whole, alone, len(keys), "call", **more)
 
 
 def main() -> int:
