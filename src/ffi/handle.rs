@@ -131,7 +131,7 @@ pub(super) fn open(instance: Instance) -> Result<*mut c_void> {
 }
 
 /// The slot of a handle and the state it has when the handle's store is in `phase`.
-#[inline]
+#[inline(always)]
 fn slot_of(handle: *const c_void) -> Result<(&'static Slot, u64)> {
     let number = handle.addr();
     let slot = TABLE.get((number & ((1 << USES_SHIFT) - 1)) >> SLOT_SHIFT);
@@ -147,7 +147,7 @@ fn slot_of(handle: *const c_void) -> Result<(&'static Slot, u64)> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn enter_in(handle: *const c_void, is_open: impl Fn(u64) -> bool) -> Result<(Entered, u64)> {
     let (slot, uses) = slot_of(handle)?;
     let line = stripe::index();
@@ -167,7 +167,7 @@ fn enter_in(handle: *const c_void, is_open: impl Fn(u64) -> bool) -> Result<(Ent
 }
 
 /// Goes into the open store of a handle.
-#[inline]
+#[inline(always)]
 pub(super) fn enter(handle: *const c_void) -> Result<Entered> {
     enter_in(handle, |phase| phase == OPEN).map(|(entered, _)| entered)
 }

@@ -22,8 +22,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bucket::{Bucket, ENTRIES, Entry, Further, Slots, TAGGED, TagLine, tag_of};
 use version::Version;
 
+use crate::copy::prefetch;
 use crate::error::Result;
-use crate::slab::{Slab, prefetch};
+use crate::slab::Slab;
 
 /// Shards; each has its own lock on its own cache lines.
 const SHARDS: usize = 1 << SHARD_BITS;
@@ -310,7 +311,8 @@ fn line_of(shard: &Shard, bucket: u32) -> u32 {
 
 /// The bucket of this half of a hash in a table of so many.
 fn bucket_of(hash: u32, buckets: u32) -> u32 {
-    let mask = buckets.next_power_of_two() - 1;
+    // All ones up to the highest bit of the last bucket's number.
+    let mask = u32::MAX >> ((buckets - 1) | 1).leading_zeros();
     let bucket = hash & mask;
     if bucket < buckets { bucket } else { hash & (mask >> 1) }
 }

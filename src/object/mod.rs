@@ -22,9 +22,10 @@ pub(crate) use count::{Attempt, Count};
 use life::LifeWord;
 pub(crate) use life::{Life, State};
 
+use crate::copy::prefetch;
 use crate::error::Result;
 use crate::key::{Key, MAX_KEY_BYTES};
-use crate::slab::{FreeNumbers, Linked, Slab, Slot, prefetch};
+use crate::slab::{FreeNumbers, Linked, Slab, Slot};
 
 /// The most copies of one object.
 pub(crate) const MAX_COPIES: usize = 8;
@@ -200,6 +201,7 @@ impl Objects {
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, slot: u32) -> &Object {
         self.slots.get(slot)
     }
@@ -207,6 +209,13 @@ impl Objects {
     /// Begins to load a slot, for a caller who will look at it soon. The number may be anything.
     pub(crate) fn prefetch(&self, slot: u32) {
         if let Some(object) = self.slots.try_get(slot) {
+            object.lines().into_iter().for_each(prefetch);
+        }
+    }
+
+    /// Begins to load the slot that the next object is likely to get.
+    pub(crate) fn prefetch_next(&self) {
+        if let Some(object) = self.slots.likely_next() {
             object.lines().into_iter().for_each(prefetch);
         }
     }
@@ -259,18 +268,22 @@ impl Objects {
     }
 
     /// The copy of this number, below the `copies` that the slot's object has, or had when it was looked up.
+    #[inline]
     pub(crate) fn blob(&self, slot: u32, copy: usize) -> Blob<'_> {
         let object = self.get(slot);
         let (Copy { count, place }, handle) = match copy {
             0 => (&object.first, &object.first_handle),
-            _ => {
-                let extension = self
-                    .extension(object)
-                    .expect("an object with several copies has an extension");
-                (&extension.copies[copy - 1], &extension.handles[copy - 1])
-            }
+            _ => self.further_copy(object, copy),
         };
         Blob { count, place, handle }
+    }
+
+    #[cold]
+    fn further_copy<'s>(&'s self, object: &'s Object, copy: usize) -> (&'s Copy, &'s AtomicU32) {
+        let extension = self
+            .extension(object)
+            .expect("an object with several copies has an extension");
+        (&extension.copies[copy - 1], &extension.handles[copy - 1])
     }
 
     /// Installs a copy, reserved or arriving: the slot stays until its memory is back.

@@ -5,6 +5,7 @@
 
 use std::ffi::c_void;
 
+use crate::copy;
 use crate::error::{Error, Result, invalid, words};
 
 /// Pieces of the caller's memory, in the object's order.
@@ -51,6 +52,11 @@ impl<'a> Buffers<'a> {
     /// Bytes of all pieces.
     pub(crate) fn total(&self) -> u64 {
         self.total
+    }
+
+    /// Begins to load the first bytes, for a put that is going to gather them. A hint: an address that is a device's does no harm.
+    pub(crate) fn prefetch(&self) {
+        copy::prefetch_source(self.data[0].cast(), self.sizes[0]);
     }
 
     /// The pieces of the first `bytes` bytes: offset in the object, address, bytes.

@@ -35,6 +35,11 @@ impl FreeNumbers {
         }
     }
 
+    /// The number that was added last. A hint: it may be taken by then.
+    pub(crate) fn peek(&self) -> Option<u32> {
+        (self.head.load(Ordering::Relaxed) as u32).checked_sub(1)
+    }
+
     /// Takes the number that was added last; `link_of` gives the link of a number.
     pub(crate) fn pop<'l>(&self, link_of: impl Fn(u32) -> &'l AtomicU32) -> Option<u32> {
         let mut head = self.head.load(Ordering::Acquire);

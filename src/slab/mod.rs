@@ -146,6 +146,11 @@ impl<T: Linked> Slab<T> {
         }
     }
 
+    /// The slot that is likely to be taken next, if it was in use before.
+    pub(crate) fn likely_next(&self) -> Option<&T> {
+        self.try_get(self.free.peek()?)
+    }
+
     /// Gives a number back. The caller must be its only holder.
     pub(crate) fn give_back(&self, number: u32) {
         self.give_back_to(&self.free, number);
@@ -187,19 +192,6 @@ fn position(number: u32) -> Option<(usize, usize)> {
     let shifted = number + FIRST;
     let chunk = shifted.ilog2() - FIRST_LOG2;
     Some((chunk as usize, (shifted - (FIRST << chunk)) as usize))
-}
-
-/// Begins to load a cache line, for a caller who will read it soon. The address may be any.
-#[inline]
-pub(crate) fn prefetch(line: *const u8) {
-    // SAFETY: a hint: it reads nothing, faults nowhere, and every x86-64 processor has it.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(line.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
 }
 
 #[cfg(test)]

@@ -277,6 +277,7 @@ impl Store {
     }
 
     /// The segment of a copy.
+    #[inline]
     fn segment_of(&self, slot: u32, copy: usize) -> (&Registered, u32) {
         let (segment, unit) = self.objects.blob(slot, copy).place();
         (self.segments.get(segment), unit)

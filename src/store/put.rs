@@ -39,8 +39,13 @@ impl Store {
 
     fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
+        // Locked instructions wait for every write before them: what this call is going to write, and to copy, is better here by then.
+        let hash = self.hash(key);
+        self.index.prefetch(hash);
+        self.objects.prefetch_next();
+        buffers.prefetch();
         let span = self.tracer.begin(Tracepoint::Put, Timing::Sampled);
-        let writing = self.begin_writing(key, self.hash(key), size, options, true)?;
+        let writing = self.begin_writing(key, hash, size, options, true)?;
         span.good();
 
         let span = self.tracer.begin(Tracepoint::LocalPut, timing_of(size));
@@ -136,20 +141,19 @@ impl Store {
 
     /// Makes an object of no copies yet and puts it into the index, reserved.
     fn take_key(&self, key: &Key, hash: u64, size: u64, copies: usize) -> Result<Writing<'_>> {
-        if let Some((_, life)) = self.find(key, hash) {
+        let mut shard = self.index.lock(hash);
+        let mut has_swept = false;
+        while let Some(life) = shard.find(|other| self.objects.life_of(other, key, hash)) {
+            drop(shard);
             // An overdue reservation keeps nobody off its key.
-            if life.state() == State::Readable || !self.sweep() {
+            if life.state() == State::Readable || has_swept || !self.sweep() {
                 return Err(Error::Exists);
             }
+            has_swept = true;
+            shard = self.index.lock(hash);
         }
         let slot = self.objects.create(key, hash, size, copies)?;
-        let mut shard = self.index.lock(hash);
-        let taken = match shard.find(|other| self.objects.life_of(other, key, hash)) {
-            Some(_) => Err(Error::Exists),
-            None => shard.insert(slot, |other| self.objects.get(other).hash()),
-        };
-        drop(shard);
-        match taken {
+        match shard.insert(slot, |other| self.objects.get(other).hash()) {
             Ok(()) => Ok(Writing { store: self, slot }),
             Err(error) => {
                 self.objects.finish(slot);

@@ -76,6 +76,7 @@ impl Segments {
     }
 
     /// The segment of this number, which must have been given.
+    #[inline]
     pub(crate) fn get(&self, number: u32) -> &Registered {
         let row = self.rows[number as usize / ROW].get();
         row.and_then(|row| row[number as usize % ROW].get())
