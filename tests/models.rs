@@ -7,6 +7,7 @@
 #[allow(dead_code)]
 #[path = "../src/object/count.rs"]
 mod count;
+#[allow(dead_code)]
 #[path = "../src/slab/free.rs"]
 mod free;
 #[allow(dead_code)]
