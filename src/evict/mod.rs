@@ -84,6 +84,11 @@ pub(crate) trait Policy: Send {
     /// Costs what it meets. `None` has met everything, so whoever gets it should not ask again at once.
     fn evict(&mut self, newest: u64, standing: &mut dyn FnMut(Id) -> Standing) -> Option<Victim>;
 
+    /// The two copies that are likely to go after the last victim, in that order: a hint, to have them at hand by then.
+    fn upcoming(&self) -> [Option<Id>; 2] {
+        [None; 2]
+    }
+
     /// What a copy at `place` is worth keeping, to compare runs of memory by what lies in them: 0 for what would go
     /// first, and never less for a newer place.
     fn worth(&self, place: u64) -> u64;

@@ -360,6 +360,17 @@ impl<const FULL: usize> Policy for Order<FULL> {
         }
     }
 
+    fn upcoming(&self) -> [Option<Id>; 2] {
+        let head = self
+            .buckets
+            .front()
+            .filter(|bucket| bucket.sorted)
+            .map(|bucket| bucket.head);
+        let Some(head) = head else { return [None; 2] };
+        let Entry { id, next, .. } = self.entries[head];
+        [Some(id), (next != NIL).then(|| self.entries[next].id)]
+    }
+
     fn worth(&self, place: u64) -> u64 {
         let oldest = match self.buckets.front() {
             None => return 0,

@@ -232,15 +232,29 @@ impl Store {
             }
             Standing::Evictable { place: object.used() }
         })?;
+        let upcoming = policy.upcoming();
         let (slot, copy) = (victim.id.0 >> 3, (victim.id.0 & 7) as usize);
         // A copy leaves the order, under this lock, before its slot is given up: so this is still the object that was listed.
         self.objects.blob(slot, copy).take_handle();
+        drop(policy);
+        self.look_ahead(upcoming);
         Some(Candidate {
             slot,
             copy,
             generation: self.objects.get(slot).life().generation(),
             units: victim.units,
         })
+    }
+
+    /// Begins to load what the next evictions will look at. An object that was asked for one eviction ago is here by now, and tells where
+    /// the index has it.
+    fn look_ahead(&self, [next, after]: [Option<Id>; 2]) {
+        if let Some(next) = next {
+            self.index.prefetch(self.objects.get(next.0 >> 3).hash());
+        }
+        if let Some(after) = after {
+            self.objects.prefetch(after.0 >> 3);
+        }
     }
 
     /// Drops a candidate; the bytes of its copy, 0 when it may not go. With `claims` its memory goes to that put, now or when its
