@@ -265,11 +265,7 @@ fn look_ups(report: &Report) {
     };
     let set: HashSet<Key> = (0..count as u64).map(key).collect();
     let ask_map = || seconds(|| assert!(there.iter().all(|key| set.contains(key))));
-    let counting = || {
-        mmc::cost_of_counting(count as u64)
-            .expect("memory for the counters")
-            .as_secs_f64()
-    };
+    let counting = || mmc::cost_of_counting(count, false).expect("memory for the counters");
     let mut times: Vec<[f64; 8]> = Vec::new();
     for round in 0..report.arguments.rounds + 1 {
         let row = [

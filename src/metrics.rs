@@ -523,17 +523,27 @@ fn histogram(row: &Row) -> Metric {
     metric
 }
 
-/// Time of `calls` times what one look-up spends on tracepoints and counters, for the benchmark to set against a look-up.
+/// Seconds that so many look-ups, or gets of less than 1 MiB, spend on tracepoints and counters, for benchmarks to set against the calls.
 #[doc(hidden)]
-pub fn cost_of_counting(calls: u64) -> Result<std::time::Duration> {
+pub fn cost_of_counting(calls: usize, are_gets: bool) -> Result<f64> {
     let (tracer, metrics) = (Tracer::new()?, Metrics::new()?);
+    let span = |tracepoint| tracer.begin(tracepoint, Timing::Sampled);
     let start = std::time::Instant::now();
     for _ in 0..calls {
-        let span = tracer.begin(Tracepoint::Exist, Timing::Sampled);
-        metrics.add(Counter::ExistHits, 1);
-        span.good();
+        if are_gets {
+            metrics.add(Counter::GetOperations, 1);
+            let begun = span(Tracepoint::Get);
+            metrics.add(Counter::GetHits, 1);
+            begun.good();
+            span(Tracepoint::LocalGet).good();
+            metrics.add(Counter::GetBytes, 1);
+        } else {
+            let begun = span(Tracepoint::Exist);
+            metrics.add(Counter::ExistHits, 1);
+            begun.good();
+        }
     }
-    Ok(start.elapsed())
+    Ok(start.elapsed().as_secs_f64())
 }
 
 #[cfg(test)]

@@ -118,7 +118,14 @@ def value_targets() -> list[Target]:
         Target(
             "tracepoint and counters, part of an exist",
             0.03,
-            {"operation": "tracepoint and counters of an exist"},
+            {"operation": "tracepoints and counters of exist"},
+            AT_MOST,
+            "ratio",
+        ),
+        Target(
+            "the same, part of a get of 64 KiB",
+            0.01,
+            {"operation": "tracepoints and counters of get"},
             AT_MOST,
             "ratio",
         ),

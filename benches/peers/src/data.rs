@@ -146,6 +146,11 @@ impl Bench {
             };
             report.compare(&operation, &series);
         }
+        if size == 64 * KIB && threads == 1 {
+            let ours = all.iter().zip(&columns).find(|(one, _)| one.who.part == Part::Mmc);
+            let (_, [_, gets]) = ours.expect("mmc is among them");
+            report.counting(GET, size, count, gets);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::Setting;
 use crate::cache::{Batches, Cache, Copies, LookUps, Work, on_threads};
 use crate::contestants::{PEERS, TUNED, With, make};
-use crate::report::{Operation, Part, Report, Series, Who, alternate, median, seconds};
+use crate::report::{Operation, Part, Report, Series, Who, alternate, seconds};
 use crate::span::Span;
 use crate::support::{KIB, Key, MIB, Memory, Store, key, shuffled, zipf};
 
@@ -186,25 +186,7 @@ fn beside_peers(report: &Report, setting: &Setting, draws: &Draws, store: &Store
             .collect();
         report.compare(&Operation { name, bytes: 0, count }, &series);
     }
-    counting(report, asked, &columns[0][0]);
-}
-
-/// What an exist's tracepoint and counters take of it, by themselves.
-fn counting(report: &Report, asked: usize, exists: &[f64]) {
-    let cost = |_: &f64| {
-        mmc::cost_of_counting(asked as u64)
-            .expect("memory for the counters")
-            .as_secs_f64()
-    };
-    let costs: Vec<f64> = exists.iter().map(cost).collect();
-    let share = median(costs.iter().zip(exists).map(|(cost, exist)| cost / exist));
-    let nanoseconds = median(costs) * 1e9 / asked as f64;
-    let operation = Operation {
-        name: "tracepoint and counters of an exist",
-        bytes: 0,
-        count: asked,
-    };
-    report.value("mmc", &operation, nanoseconds, "ns", ZIPF, share);
+    report.counting("exist", 0, asked, &columns[0][0]);
 }
 
 /// Two threads on one store against two threads on a store each, all of them full: what sharing costs.

@@ -160,4 +160,18 @@ impl Report {
              \"value\":{value:.4},\"unit\":\"{unit}\",\"role\":\"value\",\"against\":\"{against}\",\"ratio\":{ratio:.4}}}"
         );
     }
+
+    /// What the tracepoints and counters of `count` exists or gets take of them, by themselves. `seconds`: what the calls took, a round each.
+    pub fn counting(&self, call: &str, bytes: usize, count: usize, seconds: &[f64]) {
+        let cost = |_: &f64| mmc::cost_of_counting(count, call == "get").expect("memory for the counters");
+        let costs: Vec<f64> = seconds.iter().map(cost).collect();
+        let share = median(costs.iter().zip(seconds).map(|(cost, call)| cost / call));
+        let nanoseconds = median(costs) * 1e9 / count as f64;
+        let operation = Operation {
+            name: &format!("tracepoints and counters of {call}"),
+            bytes,
+            count,
+        };
+        self.value("mmc", &operation, nanoseconds, "ns", call, share);
+    }
 }
