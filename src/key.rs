@@ -40,9 +40,18 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The usual key: digits and letters. No early exit, so that it compiles to vector instructions.
+/// The usual key: digits and letters. No early exit, and sixteen bytes at a time, so that it compiles to vector instructions.
+#[inline]
 fn is_printable_ascii(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |all, byte| all & (0x20..0x7f).contains(byte))
+    let is_other = |byte: u8| byte.wrapping_sub(0x20) >= 0x7f - 0x20;
+    let (blocks, rest) = bytes.as_chunks::<16>();
+    let mut others = [false; 16];
+    for block in blocks {
+        for (other, byte) in others.iter_mut().zip(block) {
+            *other |= is_other(*byte);
+        }
+    }
+    !others.contains(&true) && !rest.iter().fold(false, |any, byte| any | is_other(*byte))
 }
 
 #[cold]

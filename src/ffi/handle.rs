@@ -137,13 +137,17 @@ fn slot_of(handle: *const c_void) -> Result<(&'static Slot, u64)> {
     let slot = TABLE.get((number & ((1 << USES_SHIFT) - 1)) >> SLOT_SHIFT);
     let uses = (number >> USES_SHIFT) as u64 * USE;
     match slot.filter(|_| number & MARK != 0) {
-        Some(slot) if slot.forks.load(Ordering::Relaxed) != boundary::forks() => Err(if slot.gate.get().is_some() {
-            Error::Forked
-        } else {
-            Error::NotStarted
-        }),
-        Some(slot) => Ok((slot, uses)),
-        None => Err(Error::NotStarted),
+        Some(slot) if slot.forks.load(Ordering::Relaxed) == boundary::forks() => Ok((slot, uses)),
+        slot => Err(why_not(slot)),
+    }
+}
+
+#[cold]
+fn why_not(slot: Option<&Slot>) -> Error {
+    if slot.is_some_and(|slot| slot.gate.get().is_some()) {
+        Error::Forked
+    } else {
+        Error::NotStarted
     }
 }
 

@@ -50,7 +50,7 @@ struct Shard {
 
 /// Hash -> slot.
 pub(crate) struct Index {
-    shards: Box<[Shard]>,
+    shards: Box<[Shard; SHARDS]>,
     /// Line n of shard s, with the tags of its buckets from n x `TAGGED` on, has the number n x `SHARDS` + s: shards grow alike, so the table
     /// is dense, and large enough for huge pages. The slots of those buckets follow each other in the same way.
     tags: Slab<TagLine>,
@@ -68,7 +68,7 @@ impl Index {
     /// An index with so many buckets a shard, and so many further ones for chains.
     fn limited(buckets: u32, overflow: u32) -> Result<Index> {
         let index = Index {
-            shards: (0..SHARDS as u32).map(Shard::new).collect(),
+            shards: Box::new(std::array::from_fn(|number| Shard::new(number as u32))),
             tags: Slab::new("index buckets", u32::MAX),
             slots: Slab::new("index buckets", u32::MAX),
             most_buckets: buckets,
@@ -324,7 +324,7 @@ impl Index {
     fn validate(&self, hash_of: impl Fn(u32) -> u64) {
         use std::collections::HashSet;
         let (mut slots, mut chained) = (HashSet::new(), HashSet::new());
-        for shard in &self.shards {
+        for shard in self.shards.iter() {
             let len = shard.lock.lock().unwrap();
             let buckets = shard.buckets.load(Ordering::Relaxed);
             let mut entries = 0;

@@ -313,6 +313,14 @@ impl Objects {
     /// eight words at most, and they are equal but once in 2^64 times.
     #[inline]
     fn has_key(&self, object: &Object, key: &[u8]) -> bool {
+        if let Ok(key) = <&[u8; INLINE_KEY_BYTES]>::try_from(key) {
+            // The usual length, without a loop.
+            let (words, _) = key.as_chunks::<8>();
+            let differs =
+                |number: usize| object.key[number].load(Ordering::Relaxed) ^ u64::from_le_bytes(words[number]);
+            let halves = [0, 4].map(|at| differs(at) | differs(at + 1) | differs(at + 2) | differs(at + 3));
+            return halves[0] | halves[1] == 0;
+        }
         let (inline, rest) = key.split_at(key.len().min(INLINE_KEY_BYTES));
         let (whole, last) = inline.as_chunks::<8>();
         let mut differences = 0;

@@ -37,6 +37,8 @@ const FIRST: u32 = 1 << FIRST_LOG2;
 const FIRST_LOG2: u32 = 6;
 /// Chunks: together they hold every number below `LIMIT`.
 const CHUNKS: usize = 25;
+/// Places for chunks: any number, whether a slab gives it or not, falls to one of them.
+const BASES: usize = 32;
 /// No slab gives this number or a higher one: 64 x (2^25 - 1), about two thousand million.
 const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as u32;
 /// A huge page. Chunks of at least this size lie on whole ones: a look-up then misses the cache, but not the TLB too.
@@ -46,7 +48,7 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Slab<T> {
     chunks: [OnceLock<MmapRaw>; CHUNKS],
     /// Where each chunk begins; null for one that is not mapped. Apart, so that a look-up reads one word.
-    bases: [AtomicPtr<T>; CHUNKS],
+    bases: [AtomicPtr<T>; BASES],
     /// The first number that was never given.
     fresh: AtomicU32,
     free: FreeNumbers,
@@ -61,7 +63,7 @@ impl<T: Slot> Slab<T> {
     pub(crate) fn new(what: &'static str, limit: u32) -> Slab<T> {
         Slab {
             chunks: [const { OnceLock::new() }; CHUNKS],
-            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; CHUNKS],
+            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; BASES],
             fresh: AtomicU32::new(0),
             free: FreeNumbers::new(),
             limit: limit.min(LIMIT),
@@ -79,8 +81,8 @@ impl<T: Slot> Slab<T> {
     /// The slot of this number, if its chunk was ever mapped.
     #[inline]
     pub(crate) fn try_get(&self, number: u32) -> Option<&T> {
-        let (chunk, offset) = position(number)?;
-        let base = self.bases[chunk].load(Ordering::Acquire);
+        let (chunk, offset) = position(number);
+        let base = self.bases[chunk % BASES].load(Ordering::Acquire);
         // SAFETY: a chunk that is mapped holds `FIRST << chunk` slots and `offset` is below that; the mapping is zeroed, aligned to a
         // page, lives as long as `self`, and a `Slot` is valid when zeroed and shared.
         (!base.is_null()).then(|| unsafe { &*base.add(offset) })
@@ -98,9 +100,10 @@ impl<T: Slot> Slab<T> {
 
     /// Makes the slots up to this number be there, for a caller who deals the numbers by itself. Of no use beside [`Slab::take`].
     pub(crate) fn reach(&self, number: u32) -> Result<()> {
-        let (last, _) = position(number)
-            .filter(|_| number < self.limit)
-            .ok_or_else(|| self.is_full())?;
+        if number >= self.limit {
+            return Err(self.is_full());
+        }
+        let (last, _) = position(number);
         (0..=last).try_for_each(|chunk| self.map(chunk))?;
         self.fresh.fetch_max(number + 1, Ordering::AcqRel);
         Ok(())
@@ -169,10 +172,10 @@ impl<T: Linked> Slab<T> {
     fn take_fresh(&self) -> Result<u32> {
         let mut number = self.fresh.load(Ordering::Relaxed);
         loop {
-            let (chunk, _) = position(number)
-                .filter(|_| number < self.limit)
-                .ok_or_else(|| self.is_full())?;
-            self.map(chunk)?;
+            if number >= self.limit {
+                return Err(self.is_full());
+            }
+            self.map(position(number).0)?;
             match self
                 .fresh
                 .compare_exchange_weak(number, number + 1, Ordering::AcqRel, Ordering::Relaxed)
@@ -185,13 +188,12 @@ impl<T: Linked> Slab<T> {
 }
 
 /// The chunk of a number and its place in it.
-fn position(number: u32) -> Option<(usize, usize)> {
-    if number >= LIMIT {
-        return None;
-    }
-    let shifted = number + FIRST;
-    let chunk = shifted.ilog2() - FIRST_LOG2;
-    Some((chunk as usize, (shifted - (FIRST << chunk)) as usize))
+#[inline]
+fn position(number: u32) -> (usize, usize) {
+    let shifted = u64::from(number) + u64::from(FIRST);
+    // It is never 0; said so, the compiler needs no branch for that.
+    let chunk = (shifted | 1).ilog2() - FIRST_LOG2;
+    (chunk as usize, (shifted - (u64::from(FIRST) << chunk)) as usize)
 }
 
 #[cfg(test)]
@@ -232,7 +234,7 @@ mod tests {
     fn positions_cover_every_number_once() {
         let mut expected = (0usize, 0usize);
         for number in 0..100_000 {
-            assert_eq!(position(number), Some(expected));
+            assert_eq!(position(number), expected);
             expected.1 += 1;
             if expected.1 == (FIRST as usize) << expected.0 {
                 expected = (expected.0 + 1, 0);
@@ -240,9 +242,10 @@ mod tests {
         }
         assert_eq!(
             position(LIMIT - 1),
-            Some((CHUNKS - 1, ((FIRST as usize) << (CHUNKS - 1)) - 1))
+            (CHUNKS - 1, ((FIRST as usize) << (CHUNKS - 1)) - 1)
         );
-        assert_eq!(position(LIMIT), None);
+        assert_eq!(position(LIMIT), (CHUNKS, 0), "no chunk has it");
+        assert!(position(u32::MAX).0 < BASES);
     }
 
     #[test]
