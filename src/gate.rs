@@ -5,7 +5,7 @@
 //! gate shut or the closing sees the entry. The fence is uneven (`crate::sync`): entering costs an addition to a line that no other
 //! core writes, and closing a call of the kernel.
 
-use crate::sync::{AtomicU64, Ordering, add_to_own, heavy_fence, light_fence};
+use crate::sync::{AtomicU64, Ordering, add_to_own, back_off, heavy_fence, light_fence};
 
 /// Lines of a gate, and its state: the caller's number, some values of which mean open.
 pub(crate) struct Gate<L> {
@@ -65,6 +65,15 @@ impl<L: AsRef<[Line]>> Gate<L> {
             .as_ref()
             .iter()
             .for_each(|line| line.0.store(0, Ordering::Release));
+    }
+
+    /// Waits until nobody is inside. Calls are short, but one may be in a callback of the host for long.
+    pub(crate) fn wait_until_empty(&self) {
+        let mut rounds = 0u32;
+        while !self.is_empty() {
+            back_off(rounds);
+            rounds = rounds.saturating_add(1);
+        }
     }
 
     /// Whether nobody is inside. Once it was true with the gate shut, it stays so, but for those who find it shut and turn back.

@@ -1,9 +1,7 @@
 //! Who holds an object's memory beyond a call: pins, reservations and leases.
 //!
-//! A hold is a record in a numbered slot. Pins and reservations are known to their holder by a **token**: 24 bits of slot number under
-//! 40 bits of how often that slot has been used. A slot whose count is used up is never used again, so no token comes twice.
-//! A record's word is its token with the state in place of the slot number, and every end of a hold is one compare-and-swap
-//! on it: of two that end the same hold, one does.
+//! A hold is a record in a numbered slot ([`record`]). Pins and reservations are known to their holder by a **token**, which is the record's
+//! number and how often it has been used; of two that end the same hold, one does.
 //!
 //! Leases and reservations have an end of their own. Those are in a binary heap by end, under a lock that is held for a few steps
 //! and under which nothing is called. Leases are counted, not named: they hang on the object in a chain, and giving one up gives
@@ -11,44 +9,17 @@
 //!
 //! An overdue reservation is `Expired`: its key is free, but its memory stays until the holder says that it is done with it.
 
+mod record;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) use record::Held;
+use record::{NUMBER_BITS, Record, State, number_of};
 
 use crate::error::{Error, Result, words};
 use crate::object::Object;
 use crate::slab::{Linked, Slab, Slot};
-
-const NUMBER_BITS: u32 = 24;
-const NUMBER_MASK: u64 = (1 << NUMBER_BITS) - 1;
-/// The last use that a record has: the one after it would repeat a token.
-const LAST_USE: u64 = (1 << (64 - NUMBER_BITS)) - 1;
-
-/// What a record is, in its word's lower 24 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u64)]
-enum State {
-    Free = 0,
-    Pinned = 1,
-    Reserved = 2,
-    Expired = 3,
-    Leased = 4,
-}
-
-/// One hold.
-struct Record {
-    /// Use count above, [`State`] below.
-    word: AtomicU64,
-    /// When it ends, in milliseconds of the store's clock.
-    end: AtomicU64,
-    /// The object.
-    slot: AtomicU32,
-    /// Which of its copies, a bit each.
-    copies: AtomicU32,
-    /// Its place in the heap of ends.
-    position: AtomicU32,
-    /// Free: the next free record. Leased: number + 1 of the object's next lease.
-    next: AtomicU32,
-}
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 8.
 unsafe impl Slot for Record {}
@@ -57,14 +28,6 @@ impl Linked for Record {
     fn link(&self) -> &AtomicU32 {
         &self.next
     }
-}
-
-/// What a hold is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
-    pub(crate) slot: u32,
-    /// A bit for each copy.
-    pub(crate) copies: u32,
 }
 
 /// A hold whose time is over.
@@ -204,7 +167,7 @@ impl Holds {
         let leases = std::iter::from_fn(|| {
             let record = self.records.try_get(next.checked_sub(1)?)?;
             next = record.next.load(Ordering::Relaxed);
-            let is_lease = record.word.load(Ordering::Relaxed) & NUMBER_MASK == State::Leased as u64;
+            let is_lease = record.state() == State::Leased;
             (is_lease && record.slot.load(Ordering::Relaxed) == slot).then_some(record)
         });
         leases.filter(|record| record.end.load(Ordering::Relaxed) > now).count() as u32
@@ -225,15 +188,12 @@ impl Holds {
         }
         ends.remove(&self.records, 0);
         self.note_first(&ends);
-        let word = record.word.load(Ordering::Relaxed);
-        if word & NUMBER_MASK == State::Leased as u64 {
+        if record.state() == State::Leased {
             let object = object_of(record.slot.load(Ordering::Relaxed));
             return Some(Overdue::Lease(self.finish_lease(object, number)));
         }
         // Ends of reservations happen under the same lock, so it is still reserved.
-        record
-            .word
-            .store((word & !NUMBER_MASK) | State::Expired as u64, Ordering::Release);
+        record.set_state(State::Expired);
         Some(Overdue::Reservation(record.held()))
     }
 
@@ -251,33 +211,16 @@ impl Holds {
 
     fn begin(&self, held: Held, state: State, end: u64) -> Result<u64> {
         let number = self.records.take()?;
-        let record = self.records.get(number);
-        record.slot.store(held.slot, Ordering::Relaxed);
-        record.copies.store(held.copies, Ordering::Relaxed);
-        record.end.store(end, Ordering::Relaxed);
-        let uses = (record.word.load(Ordering::Relaxed) >> NUMBER_BITS) + 1;
-        record
-            .word
-            .store((uses << NUMBER_BITS) | state as u64, Ordering::Release);
-        Ok((uses << NUMBER_BITS) | u64::from(number))
+        let uses = self.records.get(number).begin(held, state, end);
+        Ok(record::token_of(uses, number))
     }
 
     /// Ends the hold of this token if it is in this state.
     fn end(&self, token: u64, state: State) -> Option<Held> {
         let number = number_of(token);
         let record = self.records.try_get(number)?;
-        let uses = token & !NUMBER_MASK;
-        let held = record.held();
-        record
-            .word
-            .compare_exchange(
-                uses | state as u64,
-                uses | State::Free as u64,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            )
-            .ok()?;
-        self.give_back(number, uses >> NUMBER_BITS);
+        let held = record.end(token, state)?;
+        self.give_back(number);
         Some(held)
     }
 
@@ -292,15 +235,14 @@ impl Holds {
             None => object.list.store(next, Ordering::Relaxed),
         }
         let held = record.held();
-        let uses = record.word.load(Ordering::Relaxed) & !NUMBER_MASK;
-        record.word.store(uses | State::Free as u64, Ordering::Release);
-        self.give_back(number, uses >> NUMBER_BITS);
+        record.set_state(State::Free);
+        self.give_back(number);
         self.leases.fetch_sub(1, Ordering::Relaxed);
         held
     }
 
-    fn give_back(&self, number: u32, uses: u64) {
-        if uses < LAST_USE {
+    fn give_back(&self, number: u32) {
+        if self.records.get(number).has_uses_left() {
             self.records.give_back(number);
         }
     }
@@ -312,19 +254,6 @@ impl Holds {
             number(self.records.get(*last).next.load(Ordering::Relaxed))
         })
     }
-}
-
-impl Record {
-    fn held(&self) -> Held {
-        Held {
-            slot: self.slot.load(Ordering::Relaxed),
-            copies: self.copies.load(Ordering::Relaxed),
-        }
-    }
-}
-
-fn number_of(token: u64) -> u32 {
-    (token & NUMBER_MASK) as u32
 }
 
 fn unknown(what: &str, token: u64) -> Error {

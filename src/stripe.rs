@@ -12,20 +12,22 @@
 //! A forked child has the stripe of the thread that forked; those of its parent's other threads stay taken in it, as nobody is
 //! there to give them back.
 
+mod owned;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use owned::{OWNED, Taken};
 
 use crate::error::{Error, Result, words};
 
 /// Copies of everything striped: more than the threads that usually work on one store, few enough to add up in no time.
 pub(crate) const STRIPES: usize = OWNED + SHARED;
-/// Stripes that belong to one thread at a time: a bit each of a word.
-const OWNED: usize = 56;
 /// Stripes for all other threads.
 const SHARED: usize = 8;
 
 /// Which of the owned stripes are taken.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
+static TAKEN: Taken = Taken(AtomicU64::new(0));
 /// The shared stripe that the next thread without one of its own gets, before the remainder is taken.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
@@ -52,9 +54,7 @@ pub(crate) fn index() -> usize {
 #[inline]
 pub(crate) fn add(mine: usize, cell: &AtomicU64, number: u64, order: Ordering) -> u64 {
     if mine < OWNED {
-        let old = cell.load(Ordering::Relaxed);
-        cell.store(old.wrapping_add(number), order);
-        return old;
+        return owned::add(cell, number, order);
     }
     cell.fetch_add(number, order)
 }
@@ -69,18 +69,7 @@ fn deal() -> usize {
 /// Takes an owned stripe, if one is free and this thread will be able to give it back.
 fn take() -> Option<usize> {
     OWNER.try_with(|_| ()).ok()?;
-    let mut taken = TAKEN.load(Ordering::Relaxed);
-    loop {
-        let free = (!taken).trailing_zeros() as usize;
-        if free >= OWNED {
-            return None;
-        }
-        // Acquire meets the release of the thread that had it: its last plain store comes before our first load.
-        match TAKEN.compare_exchange_weak(taken, taken | 1 << free, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => return Some(free),
-            Err(now) => taken = now,
-        }
-    }
+    TAKEN.take()
 }
 
 /// See [`OWNER`].
@@ -90,7 +79,7 @@ impl Drop for Owner {
     fn drop(&mut self) {
         let mine = MINE.replace(UNDEALT);
         if mine < OWNED {
-            TAKEN.fetch_and(!(1 << mine), Ordering::Release);
+            TAKEN.give_back(mine);
         }
     }
 }

@@ -1,16 +1,17 @@
 //! The atomics of the parts that are model-checked, and a fence that costs only one side.
 //!
-//! `tests/models.rs` compiles those very files with its own `sync`, which has loom's types and plain fences under the same names.
+//! `tests/models` compiles those very files with its own `sync`, which has loom's types and plain fences under the same names.
 //!
 //! **The uneven fence.** Two threads that each write and then read what the other writes need a full fence on both sides, or both may
 //! miss each other. Where one side runs in every call and the other once in a store's life, the first makes do with [`light_fence`],
 //! which is none but for the compiler, and the second pays for both with [`heavy_fence`]: `membarrier(2)` makes every thread of the
 //! process pass a full fence. Where the kernel has no such call, both are full fences.
 
-use std::sync::atomic::{AtomicBool, compiler_fence};
+use std::sync::atomic::compiler_fence;
 use std::time::Duration;
 
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 pub(crate) use crate::stripe::add as add_to_own;
 
@@ -46,6 +47,15 @@ pub(crate) fn heavy_fence() {
     // are out in far less than this.
     if !(membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) && membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) {
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What a thread does between two looks at something that others are about to change, the more patient the more often it has looked.
+pub(crate) fn back_off(rounds: u32) {
+    match rounds {
+        0..100 => std::hint::spin_loop(),
+        100..200 => std::thread::yield_now(),
+        _ => std::thread::sleep(Duration::from_micros(100)),
     }
 }
 

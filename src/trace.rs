@@ -18,10 +18,13 @@
 //! All cells are striped by thread. An untimed span is two additions to one cache line that is this thread's; the times
 //! live beside it and are touched by timed calls only.
 
+mod cells;
+
 use std::fmt::Write;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use cells::{Counts, Times};
 
 use crate::error::Result;
 use crate::stripe::{self, Striped};
@@ -130,53 +133,10 @@ fn bucket_of(nanoseconds: u64) -> usize {
     (log2_rounded_up.saturating_sub(FIRST_BUCKET_LOG2) as usize).min(BUCKETS - 1)
 }
 
-/// What every call of one tracepoint touches, never across two cache lines.
-#[derive(Default)]
-#[repr(align(32))]
-struct Counts {
-    begin: AtomicU64,
-    good: AtomicU64,
-    bad: AtomicU64,
-}
-
-/// What timed calls of one tracepoint touch besides; all in nanoseconds. How many they were is the sum of the buckets.
-struct Times {
-    sum: AtomicU64,
-    min: AtomicU64,
-    max: AtomicU64,
-    buckets: [AtomicU64; BUCKETS],
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Times {
-            sum: AtomicU64::new(0),
-            min: AtomicU64::new(u64::MAX),
-            max: AtomicU64::new(0),
-            buckets: Default::default(),
-        }
-    }
-}
-
-impl Times {
-    fn record(&self, nanoseconds: u64) {
-        self.sum.fetch_add(nanoseconds, Ordering::Relaxed);
-        // Extremes seldom move: a load is cheaper than the compare-and-swap that finds out the same.
-        if nanoseconds < self.min.load(Ordering::Relaxed) {
-            self.min.fetch_min(nanoseconds, Ordering::Relaxed);
-        }
-        if nanoseconds > self.max.load(Ordering::Relaxed) {
-            self.max.fetch_max(nanoseconds, Ordering::Relaxed);
-        }
-        // Last and released: whoever sees the call in its bucket sees it in the sum and the extremes.
-        self.buckets[bucket_of(nanoseconds)].fetch_add(1, Ordering::Release);
-    }
-}
-
 #[derive(Default)]
 struct Stripe {
     counts: [Counts; TRACEPOINTS],
-    times: [Times; TRACEPOINTS],
+    times: [Times<BUCKETS>; TRACEPOINTS],
 }
 
 /// The tracepoints of one store, about 380 KiB.
@@ -197,7 +157,7 @@ impl Tracer {
         let stripe = stripe::index();
         let mine = self.stripes.at(stripe);
         let counts = &mine.counts[tracepoint as usize];
-        let number = stripe::add(stripe, &counts.begin, 1, Ordering::Relaxed);
+        let number = counts.begin(stripe);
         let timed = timing == Timing::Always || is_sampled(number);
         Span {
             counts,
@@ -220,17 +180,14 @@ impl Tracer {
         let mut row = Row { name, ..Row::default() };
         let (mut sum, mut min, mut max) = (0u64, u64::MAX, 0u64);
         for stripe in self.stripes.iter() {
-            let (counts, times) = (&stripe.counts[tracepoint as usize], &stripe.times[tracepoint as usize]);
-            // Acquire meets the release of `Span::drop`: an end that is seen brings its begin and its times along.
-            row.good += counts.good.load(Ordering::Acquire);
-            row.bad += counts.bad.load(Ordering::Acquire);
-            row.begin += counts.begin.load(Ordering::Relaxed);
-            for (total, bucket) in row.buckets.iter_mut().zip(&times.buckets) {
-                *total += bucket.load(Ordering::Acquire);
-            }
-            sum += times.sum.load(Ordering::Relaxed);
-            min = min.min(times.min.load(Ordering::Relaxed));
-            max = max.max(times.max.load(Ordering::Relaxed));
+            let counted = stripe.counts[tracepoint as usize].look();
+            row.begin += counted.begin;
+            row.good += counted.good;
+            row.bad += counted.bad;
+            let timed = stripe.times[tracepoint as usize].look(&mut row.buckets);
+            sum += timed.sum;
+            min = min.min(timed.min);
+            max = max.max(timed.max);
         }
         row.on_fly = row.begin - row.good - row.bad;
         let timed: u64 = row.buckets.iter().sum();
@@ -252,7 +209,7 @@ pub(crate) struct Span<'a> {
     counts: &'a Counts,
     stripe: usize,
     /// Where a timed call puts its duration, and when it began.
-    clock: Option<(&'a Times, Instant)>,
+    clock: Option<(&'a Times<BUCKETS>, Instant)>,
     good: bool,
 }
 
@@ -274,10 +231,10 @@ impl Drop for Span<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some((times, started)) = self.clock {
-            times.record(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+            let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            times.record(nanoseconds, bucket_of(nanoseconds));
         }
-        let end = if self.good { &self.counts.good } else { &self.counts.bad };
-        stripe::add(self.stripe, end, 1, Ordering::Release); // see `Tracer::row`
+        self.counts.end(self.stripe, self.good);
     }
 }
 

@@ -23,3 +23,4 @@ pub mod report;
 mod boundary;
 mod convert;
 mod handle;
+mod slot;

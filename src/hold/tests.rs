@@ -1,3 +1,4 @@
+use super::record::LAST_USE;
 use super::*;
 use crate::key::Key;
 use crate::object::Objects;
@@ -18,20 +19,15 @@ impl Holds {
         for (position, number) in ends.0.iter().enumerate() {
             let record = self.records.get(*number);
             assert_eq!(record.position.load(Ordering::Relaxed) as usize, position);
-            let state = record.word.load(Ordering::Relaxed) & NUMBER_MASK;
-            assert!(
-                state == State::Leased as u64 || state == State::Reserved as u64,
-                "{state}"
-            );
+            let state = record.state();
+            assert!([State::Leased, State::Reserved].contains(&state), "{state:?}");
             if position > 0 {
                 let parent = self.records.get(ends.0[(position - 1) / 2]);
                 assert!(parent.end.load(Ordering::Relaxed) <= record.end.load(Ordering::Relaxed));
             }
         }
-        let reservations = ends.0.iter().filter(|number| {
-            self.records.get(**number).word.load(Ordering::Relaxed) & NUMBER_MASK == State::Reserved as u64
-        });
-        let reservations = reservations.count();
+        let records = ends.0.iter().map(|number| self.records.get(*number));
+        let reservations = records.filter(|record| record.state() == State::Reserved).count();
         assert_eq!(self.leases(), (ends.0.len() - reservations) as u64);
         assert!(
             self.reservations() >= reservations as u64,

@@ -7,9 +7,8 @@
 //! A pool address is the store's own number for a byte: it is given once, never reused while the store lives, and is not where any
 //! process has the memory mapped. [`Segment::pointer`] is the one place where the two meet.
 //!
-//! **Leaving.** `holds` counts the pins, leases and reservations in the segment; closing it is one step from "none" to "closed", so
-//! either somebody holds on and nothing has changed, or nobody can begin to. Then the caller takes the objects out of the index,
-//! waits until every extent is back, and the memory goes ([`Segment::withdraw`]).
+//! **Leaving.** Pins, leases and reservations in the segment are counted ([`tenants`]), and it closes only when there are none. Then the
+//! caller takes the objects out of the index, waits until every extent is back, and the memory goes ([`Segment::withdraw`]).
 //!
 //! The allocator's lock is a leaf: nothing is called under it. A thread that stops while it holds it stops allocations in this segment.
 
@@ -17,15 +16,18 @@ pub(crate) mod allocator;
 pub(crate) mod buffers;
 pub(crate) mod device;
 pub(crate) mod dram;
+mod freed;
+mod tenants;
 pub(crate) mod transfer;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use allocator::{Allocator, Extent, Owner, UNIT};
 use device::Device;
 use dram::Mapping;
+use freed::Freed;
+use tenants::Tenants;
 
 use crate::error::{Error, Result, invalid, words};
 
@@ -61,11 +63,6 @@ pub(crate) enum Memory {
     Device(usize, Box<dyn Device>),
 }
 
-/// Set in `holds` when the segment is leaving.
-const CLOSED: u64 = 1 << 63;
-/// How long a waiter for memory sleeps before it looks again, should a wake-up have been missed.
-const RECHECK: Duration = Duration::from_millis(20);
-
 /// A range of memory with its allocator.
 pub(crate) struct Segment {
     pub(crate) number: u32,
@@ -81,12 +78,10 @@ pub(crate) struct Segment {
     pub(crate) is_host: bool,
     mapping: Mutex<Option<Mapping>>,
     space: Mutex<Option<Allocator>>,
-    freed: Condvar,
-    /// Threads at `freed`: without one nobody needs to be woken.
-    waiters: AtomicU32,
+    freed: Freed,
     /// Bytes handed out, for those who only want to look.
     allocated: AtomicU64,
-    holds: AtomicU64,
+    tenants: Tenants,
 }
 
 impl Segment {
@@ -123,10 +118,9 @@ impl Segment {
             is_host,
             mapping: Mutex::new(mapping),
             space: Mutex::new(Some(Allocator::new(units)?)),
-            freed: Condvar::new(),
-            waiters: AtomicU32::new(0),
+            freed: Freed::new(),
             allocated: AtomicU64::new(0),
-            holds: AtomicU64::new(0),
+            tenants: Tenants::new(),
         })
     }
 
@@ -210,67 +204,48 @@ impl Segment {
 
     /// Waits until an extent that somebody waits for has come back, or a moment has passed.
     pub(crate) fn wait_for_freed(&self, is_ready: impl Fn(&Allocator) -> bool) {
-        self.waiters.fetch_add(1, Ordering::SeqCst);
-        let space = lock(&self.space);
-        if space.as_ref().is_some_and(|allocator| !is_ready(allocator)) {
-            // Woken or not, the caller looks again.
-            drop(
-                self.freed
-                    .wait_timeout(space, RECHECK)
-                    .unwrap_or_else(PoisonError::into_inner),
-            );
-        }
-        self.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.freed
+            .wait(&self.space, |space| space.as_ref().is_none_or(&is_ready));
     }
 
     /// Whether somebody waits for memory here.
     #[cfg(test)]
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiters.load(Ordering::SeqCst) > 0
+        self.freed.is_waited_for()
     }
 
     /// Lets everybody look again who waits for memory here.
     pub(crate) fn wake_waiters(&self) {
-        if self.waiters.load(Ordering::SeqCst) > 0 {
-            self.freed.notify_all();
-        }
+        self.freed.wake();
     }
 
     /// Counts a pin, lease or reservation in; false when the segment is leaving.
     pub(crate) fn hold(&self) -> bool {
-        self.holds
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |holds| {
-                (holds & CLOSED == 0).then_some(holds + 1)
-            })
-            .is_ok()
+        self.tenants.hold()
     }
 
     pub(crate) fn end_hold(&self) {
-        self.holds.fetch_sub(1, Ordering::AcqRel);
+        self.tenants.end_hold();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.holds.load(Ordering::Acquire) & CLOSED != 0
+        self.tenants.are_shut_out()
     }
 
     /// Lets nobody in any more; `Busy` and unchanged while somebody holds memory in it.
     pub(crate) fn close(&self) -> Result<()> {
-        match self
-            .holds
-            .compare_exchange(0, CLOSED, Ordering::AcqRel, Ordering::Acquire)
-        {
-            Ok(_) => Ok(()),
-            Err(holds) if holds & CLOSED != 0 => Err(Error::Busy("the segment is being unregistered already".into())),
-            Err(holds) => Err(Error::Busy(words!(
+        self.tenants.shut_out().map_err(|holds| match holds {
+            None => Error::Busy("the segment is being unregistered already".into()),
+            Some(holds) => Error::Busy(words!(
                 "{holds} pins, leases and reservations are open in segment {:#x}",
                 self.address
-            ))),
-        }
+            )),
+        })
     }
 
     /// Takes [`Segment::close`] back.
     pub(crate) fn reopen(&self) {
-        self.holds.fetch_and(!CLOSED, Ordering::AcqRel);
+        self.tenants.let_in();
     }
 
     /// Blocks until every extent is back, for a moment at most.

@@ -9,14 +9,15 @@
 //! some free slots apart from the others has a [`FreeNumbers`] of its own for them.
 
 mod free;
+mod growth;
 
 use std::marker::PhantomData;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use memmap2::MmapRaw;
 
 pub(crate) use free::FreeNumbers;
+use growth::{Growth, slots_of};
 
 use crate::error::{Error, Result, words};
 
@@ -32,28 +33,19 @@ pub(crate) trait Linked: Slot {
     fn link(&self) -> &AtomicU32;
 }
 
-/// Slots in the first chunk; each further chunk doubles the number.
-const FIRST: u32 = 1 << FIRST_LOG2;
-const FIRST_LOG2: u32 = 6;
-/// Chunks: together they hold every number below `LIMIT`.
-const CHUNKS: usize = 25;
-/// Places for chunks: any number, whether a slab gives it or not, falls to one of them.
-const BASES: usize = 32;
-/// No slab gives this number or a higher one: 64 x (2^25 - 1), about two thousand million.
-const LIMIT: u32 = ((1u64 << (FIRST_LOG2 as usize + CHUNKS)) - FIRST as u64) as u32;
 /// A huge page. Chunks of at least this size lie on whole ones: a look-up then misses the cache, but not the TLB too.
 const HUGE_PAGE: usize = 2 << 20;
 
+/// The memory of a chunk, whose first slot is so many bytes from the start of the mapping.
+struct Chunk {
+    map: MmapRaw,
+    start: usize,
+}
+
 /// Numbered slots of `T`.
 pub(crate) struct Slab<T> {
-    chunks: [OnceLock<MmapRaw>; CHUNKS],
-    /// Where each chunk begins; null for one that is not mapped. Apart, so that a look-up reads one word.
-    bases: [AtomicPtr<T>; BASES],
-    /// The first number that was never given.
-    fresh: AtomicU32,
+    grown: Growth<Chunk>,
     free: FreeNumbers,
-    /// Numbers are below this.
-    limit: u32,
     what: &'static str,
     slots: PhantomData<T>,
 }
@@ -62,11 +54,8 @@ impl<T: Slot> Slab<T> {
     /// An empty slab of at most `limit` slots; `what` names them in errors.
     pub(crate) fn new(what: &'static str, limit: u32) -> Slab<T> {
         Slab {
-            chunks: [const { OnceLock::new() }; CHUNKS],
-            bases: [const { AtomicPtr::new(std::ptr::null_mut()) }; BASES],
-            fresh: AtomicU32::new(0),
+            grown: Growth::new(limit),
             free: FreeNumbers::new(),
-            limit: limit.min(LIMIT),
             what,
             slots: PhantomData,
         }
@@ -81,16 +70,15 @@ impl<T: Slot> Slab<T> {
     /// The slot of this number, if its chunk was ever mapped.
     #[inline]
     pub(crate) fn try_get(&self, number: u32) -> Option<&T> {
-        let (chunk, offset) = position(number);
-        let base = self.bases[chunk % BASES].load(Ordering::Acquire);
-        // SAFETY: a chunk that is mapped holds `FIRST << chunk` slots and `offset` is below that; the mapping is zeroed, aligned to a
-        // page, lives as long as `self`, and a `Slot` is valid when zeroed and shared.
-        (!base.is_null()).then(|| unsafe { &*base.add(offset) })
+        let (chunk, offset) = self.grown.find(number)?;
+        // SAFETY: the chunk holds `slots_of` slots from its start on and `offset` is below that; the mapping is zeroed, aligned to a page,
+        // lives as long as `self`, and a `Slot` is valid when zeroed and shared.
+        Some(unsafe { &*chunk.map.as_ptr().add(chunk.start).cast::<T>().add(offset) })
     }
 
     /// Numbers below this have been given at least once.
     pub(crate) fn bound(&self) -> u32 {
-        self.fresh.load(Ordering::Acquire)
+        self.grown.bound()
     }
 
     /// Bytes of the chunks' used part, rounded to whole slots.
@@ -100,43 +88,33 @@ impl<T: Slot> Slab<T> {
 
     /// Makes the slots up to this number be there, for a caller who deals the numbers by itself. Of no use beside [`Slab::take`].
     pub(crate) fn reach(&self, number: u32) -> Result<()> {
-        if number >= self.limit {
-            return Err(self.is_full());
-        }
-        let (last, _) = position(number);
-        (0..=last).try_for_each(|chunk| self.map(chunk))?;
-        self.fresh.fetch_max(number + 1, Ordering::AcqRel);
-        Ok(())
+        let reached = self.grown.reach(number, |chunk| self.map(chunk))?;
+        reached.ok_or_else(|| self.is_full())
     }
 
     fn is_full(&self) -> Error {
-        Error::OutOfMemory(words!("no more {}: the table holds {}", self.what, self.limit))
+        Error::OutOfMemory(words!("no more {}: the table holds {}", self.what, self.grown.limit()))
     }
 
-    fn map(&self, chunk: usize) -> Result<()> {
-        if !self.bases[chunk].load(Ordering::Acquire).is_null() {
-            return Ok(());
-        }
-        let bytes = (FIRST as usize * size_of::<T>()) << chunk;
-        let (mapped, align) = if bytes >= HUGE_PAGE {
-            (bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE, HUGE_PAGE)
+    /// Maps the chunk of this number.
+    fn map(&self, chunk: usize) -> Result<Chunk> {
+        let bytes = slots_of(chunk) * size_of::<T>();
+        let is_huge = bytes >= HUGE_PAGE;
+        let mapped = if is_huge {
+            bytes.next_multiple_of(HUGE_PAGE) + HUGE_PAGE
         } else {
-            (bytes, 1)
+            bytes
         };
         let map = memmap2::MmapMut::map_anon(mapped).map_err(|error| {
             Error::OutOfMemory(words!("{bytes} bytes for more {} can't be mapped: {error}", self.what))
         })?;
-        if align > 1 {
+        let mut start = 0;
+        if is_huge {
             // Only advice: without it the slab is slower, not wrong.
             let _ = map.advise(memmap2::Advice::HugePage);
+            start = map.as_ptr().addr().next_multiple_of(HUGE_PAGE) - map.as_ptr().addr();
         }
-        // Another thread may have been faster; then this mapping goes.
-        let map = self.chunks[chunk].get_or_init(|| map.into());
-        let start = map.as_mut_ptr();
-        // At most `align` further, which the mapping has room for.
-        let base = start.wrapping_add(start.addr().next_multiple_of(align) - start.addr());
-        self.bases[chunk].store(base.cast(), Ordering::Release);
-        Ok(())
+        Ok(Chunk { map: map.into(), start })
     }
 }
 
@@ -145,7 +123,7 @@ impl<T: Linked> Slab<T> {
     pub(crate) fn take(&self) -> Result<u32> {
         match self.take_from(&self.free) {
             Some(number) => Ok(number),
-            None => self.take_fresh(),
+            None => self.grown.take(|chunk| self.map(chunk))?.ok_or_else(|| self.is_full()),
         }
     }
 
@@ -168,39 +146,14 @@ impl<T: Linked> Slab<T> {
     pub(crate) fn take_from(&self, free: &FreeNumbers) -> Option<u32> {
         free.pop(|number| self.get(number).link())
     }
-
-    fn take_fresh(&self) -> Result<u32> {
-        let mut number = self.fresh.load(Ordering::Relaxed);
-        loop {
-            if number >= self.limit {
-                return Err(self.is_full());
-            }
-            self.map(position(number).0)?;
-            match self
-                .fresh
-                .compare_exchange_weak(number, number + 1, Ordering::AcqRel, Ordering::Relaxed)
-            {
-                Ok(_) => return Ok(number),
-                Err(now) => number = now,
-            }
-        }
-    }
-}
-
-/// The chunk of a number and its place in it.
-#[inline]
-fn position(number: u32) -> (usize, usize) {
-    let shifted = u64::from(number) + u64::from(FIRST);
-    // It is never 0; said so, the compiler needs no branch for that.
-    let chunk = (shifted | 1).ilog2() - FIRST_LOG2;
-    (chunk as usize, (shifted - (u64::from(FIRST) << chunk)) as usize)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::growth::{CHUNKS, FIRST, LIMIT, position};
     use super::*;
     use std::collections::HashSet;
-    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     struct Cell {
         link: AtomicU32,
@@ -245,7 +198,6 @@ mod tests {
             (CHUNKS - 1, ((FIRST as usize) << (CHUNKS - 1)) - 1)
         );
         assert_eq!(position(LIMIT), (CHUNKS, 0), "no chunk has it");
-        assert!(position(u32::MAX).0 < BASES);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::sync::{AtomicU32, Ordering};
 use crate::version::Version;
 use crate::{model, spawn};
 
-/// A shard of one entry: in its first bucket, or after a split in its second.
+/// A shard of one entry: in its first bucket, or after a split in its second. Its words have no order but what the version gives them.
 struct Shard {
     version: Version,
     buckets: AtomicU32,
@@ -27,8 +27,8 @@ impl Shard {
     }
 
     fn search(&self) -> bool {
-        let bucket = self.buckets.load(Ordering::Acquire) - 1;
-        self.entries[bucket as usize].load(Ordering::Acquire) == ENTRY
+        let bucket = self.buckets.load(Ordering::Relaxed) - 1;
+        self.entries[bucket as usize].load(Ordering::Relaxed) == ENTRY
     }
 
     /// As `Index::find`; without its look under the lock, if there was no need for one.
@@ -48,13 +48,13 @@ impl Shard {
     fn split(&self, is_undone: bool) {
         let _locked = self.lock.lock().unwrap();
         self.version.begin_move();
-        self.buckets.store(2, Ordering::Release);
-        self.entries[1].store(ENTRY, Ordering::Release);
-        self.entries[0].store(0, Ordering::Release);
+        self.buckets.store(2, Ordering::Relaxed);
+        self.entries[1].store(ENTRY, Ordering::Relaxed);
+        self.entries[0].store(0, Ordering::Relaxed);
         if is_undone {
-            self.entries[1].store(0, Ordering::Release);
-            self.entries[0].store(ENTRY, Ordering::Release);
-            self.buckets.store(1, Ordering::Release);
+            self.entries[1].store(0, Ordering::Relaxed);
+            self.entries[0].store(ENTRY, Ordering::Relaxed);
+            self.buckets.store(1, Ordering::Relaxed);
         }
         self.version.end_move();
     }

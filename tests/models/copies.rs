@@ -20,13 +20,24 @@ const BYTES: u32 = 0x600d;
 impl Copy {
     /// A copy that is reserved.
     fn reserved() -> Arc<Copy> {
-        let copy = Copy {
+        let copy = Copy::unused();
+        copy.count.reserve(GENERATION);
+        Arc::new(copy)
+    }
+
+    /// A copy whose bytes are just being written.
+    fn arriving() -> Arc<Copy> {
+        let copy = Copy::unused();
+        copy.count.expect(GENERATION);
+        Arc::new(copy)
+    }
+
+    fn unused() -> Copy {
+        Copy {
             count: Count::new(),
             memory: Memory::new(0),
             given_back: AtomicUsize::new(0),
-        };
-        copy.count.reserve(GENERATION);
-        Arc::new(copy)
+        }
     }
 
     /// A copy that can be read.
@@ -171,6 +182,40 @@ fn a_reader_sees_the_bytes_of_a_copy_that_it_finds_published() {
         if copy.count.is_live(GENERATION) {
             copy.give_back_if(copy.count.retire());
         }
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn a_copy_that_was_only_being_written_is_published_with_its_bytes_and_nobody_writes_it_by_address() {
+    model(3, || {
+        let copy = Copy::arriving();
+        let reader = spawn(&copy, Copy::read);
+        let other = spawn(&copy, |copy| {
+            assert!(!copy.copy_by_address(|_| ()) || copy.count.is_live(GENERATION));
+            if !copy.count.is_read(GENERATION) {
+                copy.give_back_if(copy.count.retire_unheld(GENERATION) == Some(true));
+            }
+        });
+        copy.write();
+        copy.count.publish();
+        reader.join().unwrap();
+        other.join().unwrap();
+        if copy.count.is_live(GENERATION) {
+            copy.give_back_if(copy.count.retire());
+        }
+        copy.assert_over();
+    });
+}
+
+#[test]
+fn a_put_that_fails_while_its_bytes_are_written_gives_the_memory_back() {
+    model(3, || {
+        let copy = Copy::arriving();
+        let reader = spawn(&copy, Copy::read);
+        copy.write();
+        copy.give_back_if(copy.count.end_writing());
+        assert!(!reader.join().unwrap(), "a copy that was never published was read");
         copy.assert_over();
     });
 }

@@ -5,12 +5,12 @@ use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 
 use crate::gate::{Gate, Line};
-use crate::sync::Ordering;
-use crate::{Memory, model, spawn};
+use crate::sync::{Ordering, share_stripes};
+use crate::{Memory, model, model_on_stripes, spawn};
 
 /// What stands behind a gate: it may be freed once the gate is shut and nobody is inside.
 struct House {
-    gate: Gate<[Line; 2]>,
+    gate: Gate<[Line; 3]>,
     inside: Memory,
 }
 
@@ -20,7 +20,7 @@ const SHUT: u64 = 2;
 impl House {
     fn new() -> Arc<House> {
         Arc::new(House {
-            gate: Gate::new([Line::new(), Line::new()], OPEN),
+            gate: Gate::new([Line::new(), Line::new(), Line::new()], OPEN),
             inside: Memory::new(0),
         })
     }
@@ -41,15 +41,13 @@ impl House {
 
 #[test]
 fn nobody_is_inside_once_the_gate_is_shut_and_empty() {
-    model(3, || {
+    model_on_stripes(3, || {
         let house = House::new();
         let visitors = [0, 1].map(|line| spawn(&house, move |house| house.visit(line)));
         assert!(house.gate.change(OPEN, SHUT));
-        while !house.gate.is_empty() {
-            thread::yield_now();
-        }
+        house.gate.wait_until_empty();
         house.tear_down();
-        assert!(!house.visit(0), "somebody got in after it was shut");
+        assert!(!house.visit(2), "somebody got in after it was shut");
         for visitor in visitors {
             visitor.join().unwrap();
         }
@@ -59,14 +57,13 @@ fn nobody_is_inside_once_the_gate_is_shut_and_empty() {
 
 #[test]
 fn two_on_one_line_are_both_counted() {
+    share_stripes(true);
     model(3, || {
         let house = House::new();
         let visitor = spawn(&house, |house| house.visit(0));
         let closer = spawn(&house, |house| {
             assert!(house.gate.change(OPEN, SHUT));
-            while !house.gate.is_empty() {
-                thread::yield_now();
-            }
+            house.gate.wait_until_empty();
             house.tear_down();
         });
         house.visit(0);
@@ -77,7 +74,7 @@ fn two_on_one_line_are_both_counted() {
 
 #[test]
 fn of_two_that_shut_a_gate_one_does() {
-    model(3, || {
+    model_on_stripes(3, || {
         let house = House::new();
         let shut = Arc::new(AtomicUsize::new(0));
         let closers = [(); 2].map(|()| {
