@@ -4,11 +4,15 @@
 //! evicts, one object at a time, and holds no lock between them, so it may stop anywhere without stopping anybody: puts then make
 //! room for themselves.
 
+mod bell;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
+
+use bell::Bell;
 
 use crate::error::{Error, Result, words};
 use crate::log::{Level, say};
@@ -22,7 +26,7 @@ const ROUND: Duration = Duration::from_millis(250);
 pub(super) struct Keeper {
     running: Mutex<Option<JoinHandle<()>>>,
     thread: OnceLock<Thread>,
-    is_wanted: AtomicBool,
+    bell: Bell,
     is_stopping: AtomicBool,
 }
 
@@ -43,17 +47,16 @@ impl Keeper {
         Keeper {
             running: Mutex::new(None),
             thread: OnceLock::new(),
-            is_wanted: AtomicBool::new(false),
+            bell: Bell::new(),
             is_stopping: AtomicBool::new(false),
         }
     }
 
     /// Asks for a round now. Cheap when one is on its way.
     pub(super) fn wake(&self) {
-        if self.is_wanted.load(Ordering::Relaxed) || self.is_wanted.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        if let Some(thread) = self.thread.get() {
+        if self.bell.ring()
+            && let Some(thread) = self.thread.get()
+        {
             thread.unpark();
         }
     }
@@ -74,7 +77,7 @@ impl Store {
     fn keep(&self) {
         while !self.keeper.is_stopping.load(Ordering::Acquire) {
             std::thread::park_timeout(ROUND);
-            self.keeper.is_wanted.store(false, Ordering::Release);
+            self.keeper.bell.answer();
             // A defect in one round must not end leases and terms for good.
             if catch_unwind(AssertUnwindSafe(|| self.round())).is_err() {
                 say!(

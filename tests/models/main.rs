@@ -11,12 +11,15 @@ mod gates;
 mod growth_of_slabs;
 mod handles;
 mod holds;
+mod keeper;
 mod numbers;
 mod objects;
 mod slots;
 mod stripes;
 mod sync;
 
+#[path = "../../src/store/keeper/bell.rs"]
+mod bell;
 #[path = "../../src/trace/cells.rs"]
 mod cells;
 #[allow(dead_code)]
