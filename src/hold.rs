@@ -35,7 +35,7 @@ impl Linked for Record {
 pub(crate) enum Overdue {
     /// It has ended; the caller lets go of what it held.
     Lease(Held),
-    /// It is expired; the caller frees the key. The memory stays with the holder.
+    /// It is expired, and its object gone; the caller takes that out of the index. The memory stays with the holder.
     Reservation(Held),
 }
 
@@ -194,7 +194,10 @@ impl Holds {
         }
         // Ends of reservations happen under the same lock, so it is still reserved.
         record.set_state(State::Expired);
-        Some(Overdue::Reservation(record.held()))
+        let held = record.held();
+        // With that its key is free, also if this thread is stopped now: nobody finds the object any more.
+        object_of(held.slot).set_state(crate::object::State::Gone);
+        Some(Overdue::Reservation(held))
     }
 
     fn lock(&self) -> MutexGuard<'_, Ends> {

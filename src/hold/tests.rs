@@ -138,17 +138,32 @@ fn of_the_leases_of_an_object_the_one_that_ends_first_goes_first() {
 #[test]
 fn a_reservation_that_was_overdue_is_still_its_holders_to_end() {
     let (objects, holds) = (Objects::new(), Holds::new());
-    let token = holds.reserve(on(7), 100).unwrap();
+    let slot = create(&objects);
+    let token = holds.reserve(on(slot), 100).unwrap();
     assert_eq!(holds.overdue(99, |slot| objects.get(slot)), None);
     assert_eq!(
         holds.overdue(100, |slot| objects.get(slot)),
-        Some(Overdue::Reservation(on(7)))
+        Some(Overdue::Reservation(on(slot)))
     );
     assert_eq!(holds.overdue(u64::MAX, |slot| objects.get(slot)), None, "once");
     assert_eq!(holds.reservations(), 1);
-    assert_eq!(holds.end_reservation(token).unwrap(), (on(7), true));
+    assert_eq!(holds.end_reservation(token).unwrap(), (on(slot), true));
     assert!(holds.end_reservation(token).is_err());
     assert_eq!(holds.reservations(), 0);
+}
+
+#[test]
+fn the_object_of_a_reservation_goes_in_the_step_that_finds_it_overdue_and_not_when_it_was_ended() {
+    let (objects, holds) = (Objects::new(), Holds::new());
+    let slots = [create(&objects), create(&objects)];
+    let tokens = slots.map(|slot| holds.reserve(on(slot), 100).unwrap());
+    holds.end_reservation(tokens[0]).unwrap();
+    assert!(holds.overdue(100, |slot| objects.get(slot)).is_some());
+    // Whoever found it may be stopped here: that keeps nobody off the key.
+    assert!(objects.read_key(slots[1]).is_none());
+    assert!(objects.read_key(slots[0]).is_some());
+    assert!(holds.overdue(u64::MAX, |slot| objects.get(slot)).is_none());
+    assert!(objects.read_key(slots[0]).is_some());
 }
 
 #[test]

@@ -166,7 +166,8 @@ impl Object {
         }
     }
 
-    /// Changes the state: to `Lent` and `Readable` by its writer, to `Gone` under the lock of the key's shard.
+    /// Changes the state: to `Lent` and `Readable` by its writer, to `Gone` under the lock of the key's shard; from `Lent` by whoever has ended the
+    /// reservation, which one does.
     pub(crate) fn set_state(&self, state: State) {
         self.life.set(self.life().with_state(state));
     }

@@ -293,10 +293,7 @@ impl Store {
                 }
                 Overdue::Reservation(held) => {
                     let object = self.objects.get(held.slot);
-                    let mut shard = self.index.lock(object.hash());
-                    shard.erase(held.slot);
-                    object.set_state(State::Gone);
-                    drop(shard);
+                    self.index.lock(object.hash()).erase(held.slot);
                     self.count(Counter::ReservationsExpired, 1);
                     // The holder may be done by now: then this was the last thing that the slot stayed for.
                     self.objects.finish(held.slot);
