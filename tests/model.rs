@@ -651,7 +651,7 @@ impl Model {
                 assert_eq!(self.store.remove_all(), keys.len() as u64);
                 self.objects.clear();
             }
-            Step::Reserve { keys, options } => self.reserve(keys, options, 0),
+            Step::Reserve { keys, options } => self.reserve(keys, options, HOUR),
             Step::ReserveForAMoment { key, size } => {
                 let options = Options {
                     replicas: 1,
@@ -834,7 +834,7 @@ impl Model {
             }
             let view = view.unwrap();
             let mut copies = vec![view.address];
-            if term_ms == 0 {
+            if term_ms == HOUR {
                 let info = self.store.query(&name(*key), MMC_PEEK | MMC_QUERY_RESERVED).unwrap();
                 assert_eq!((info.readable, info.size, view.size), (0, *size as u64, *size as u64));
                 copies = copies_of(&info);
@@ -1007,10 +1007,9 @@ impl Model {
         }
         let statistics = self.store.stats();
         assert_eq!(statistics.stored_keys, self.objects.len() as u64);
-        assert_eq!(
-            statistics.allocated,
-            segments.iter().map(|segment| segment.allocated).sum::<u64>()
-        );
+        // What is stranded may have gone since.
+        let allocated = segments.iter().map(|segment| segment.allocated).sum::<u64>();
+        assert!(statistics.allocated == allocated || !self.stranded.is_empty() && statistics.allocated < allocated);
         assert_eq!(statistics.pins, self.pins.len() as u64);
         assert_eq!(statistics.reservations, self.reservations.len() as u64);
         let leases: u32 = self.objects.values().map(|object| object.leases).sum();
