@@ -25,6 +25,7 @@ mod cells;
 #[allow(dead_code)]
 #[path = "../../src/object/count.rs"]
 mod count;
+#[allow(dead_code)]
 #[path = "../../src/slab/free.rs"]
 mod free;
 #[path = "../../src/segment/freed.rs"]
