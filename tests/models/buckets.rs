@@ -2,6 +2,7 @@
 
 use loom::sync::{Arc, Mutex};
 
+use crate::free::FreeNumbers;
 use crate::sync::{AtomicU32, Ordering};
 use crate::version::Version;
 use crate::{model, spawn};
@@ -79,5 +80,121 @@ fn an_entry_that_stays_is_not_missed_while_splits_are_undone_and_done_again() {
         shard.split(true);
         shard.split(false);
         assert!(reader.join().unwrap(), "an entry that stays was missed");
+    });
+}
+
+/// A chain of two buckets, of which the second leaves, and another shard that takes it for a chain of its own. Orders are the index's own.
+struct Chain {
+    version: Version,
+    entries: [AtomicU32; 2],
+    /// Number + 1 of the bucket behind the first.
+    next: AtomicU32,
+    /// Of the bucket that changes hands: what follows it in its chain, and among the free ones.
+    behind: AtomicU32,
+    link: AtomicU32,
+    free: FreeNumbers,
+    lock: Mutex<()>,
+}
+
+impl Chain {
+    fn new() -> Arc<Chain> {
+        Arc::new(Chain {
+            version: Version::new(),
+            entries: [AtomicU32::new(0), AtomicU32::new(ENTRY)],
+            next: AtomicU32::new(1),
+            behind: AtomicU32::new(0),
+            link: AtomicU32::new(0),
+            free: FreeNumbers::new(),
+            lock: Mutex::new(()),
+        })
+    }
+
+    fn search(&self) -> bool {
+        if self.entries[0].load(Ordering::Acquire) == ENTRY {
+            return true;
+        }
+        if self.next.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let is_found = self.entries[1].load(Ordering::Acquire) == ENTRY;
+        self.behind.load(Ordering::Acquire);
+        is_found
+    }
+
+    fn find(&self) -> bool {
+        let version = self.version.begin_look();
+        if self.search() {
+            return true;
+        }
+        if self.version.is_miss_true(version) {
+            return false;
+        }
+        let _locked = self.lock.lock().unwrap();
+        self.search()
+    }
+
+    /// As `Locked::split` with its `Locked::trim`.
+    fn trim(&self) {
+        let _locked = self.lock.lock().unwrap();
+        self.version.begin_move();
+        let value = self.entries[1].swap(0, Ordering::AcqRel);
+        self.entries[0].store(value, Ordering::Release);
+        self.next.swap(0, Ordering::AcqRel);
+        self.behind.swap(0, Ordering::AcqRel);
+        self.free.push(0, &self.link);
+        self.version.end_move();
+    }
+
+    /// As `Locked::add` in the other shard, if the bucket is free: true then.
+    fn take_bucket(&self) -> bool {
+        let is_taken = self.free.pop(|_| &self.link).is_some();
+        if is_taken {
+            self.entries[1].store(ENTRY + 1, Ordering::Release);
+            self.behind.store(0, Ordering::Relaxed);
+        }
+        is_taken
+    }
+}
+
+#[test]
+fn an_entry_that_stays_is_not_missed_by_way_of_a_bucket_that_went_to_another_chain() {
+    model(2, || {
+        let chain = Chain::new();
+        let reader = spawn(&chain, Chain::find);
+        let other = spawn(&chain, Chain::take_bucket);
+        chain.trim();
+        assert!(reader.join().unwrap(), "an entry that stays was missed");
+        other.join().unwrap();
+    });
+}
+
+/// A bucket's tags and slots, as `Bucket` reads and `Entry` writes them: one place, and the slots that came to it.
+struct Tagged {
+    tags: AtomicU32,
+    slot: AtomicU32,
+}
+
+#[test]
+fn who_sees_a_tag_sees_the_slot_that_came_with_it_or_a_later_one() {
+    model(2, || {
+        let bucket = Arc::new(Tagged {
+            tags: AtomicU32::new(0),
+            slot: AtomicU32::new(0),
+        });
+        let reader = spawn(&bucket, |bucket: &Tagged| {
+            let tag = bucket.tags.load(Ordering::Acquire);
+            (tag, bucket.slot.load(Ordering::Relaxed))
+        });
+        for (tag, slot) in [(7, 1), (8, 2)] {
+            bucket.slot.store(slot, Ordering::Relaxed);
+            bucket.tags.store(tag, Ordering::Release);
+            if slot == 1 {
+                bucket.tags.store(0, Ordering::Release);
+            }
+        }
+        match reader.join().unwrap() {
+            (0, _) | (7, 1 | 2) | (8, 2) => {}
+            other => panic!("tag and slot {other:?} were never there together"),
+        }
     });
 }
