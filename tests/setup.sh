@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the commands that are named and missing: tests/setup.sh curl valgrind
 #
-# Packages come from apt-get, as root or through sudo; rustfmt and clippy from rustup. Where that can't be done it says what to
+# Packages come from apt-get, as root or through sudo; rustfmt, clippy and rust-src from rustup. Where that can't be done it says what to
 # install, and fails.
 set -eu -o pipefail
 PATH=$PATH:${HOME:-/root}/.cargo/bin
@@ -41,11 +41,19 @@ install_packages() {
 command -v cargo > /dev/null || fail "please install Rust: https://rustup.rs"
 command -v gcc > /dev/null || fail "please install gcc"
 
+# Whether the toolchain has this component.
+has_component() {
+    case $1 in
+        rust-src) test -e "$(rustc --print sysroot)/lib/rustlib/src/rust/library/std/src/lib.rs" ;;
+        *) cargo "${1/rustfmt/fmt}" --version > /dev/null 2>&1 ;;
+    esac
+}
+
 packages=()
 for wanted in "$@"; do
     case $wanted in
-        rustfmt | clippy)
-            cargo "${wanted/rustfmt/fmt}" --version > /dev/null 2>&1 && continue
+        rustfmt | clippy | rust-src)
+            has_component "$wanted" && continue
             command -v rustup > /dev/null || fail "please install $wanted: the toolchain lacks it, and there is no rustup"
             echo "setup: installing $wanted"
             rustup component add "$wanted"
