@@ -107,8 +107,8 @@ pub(crate) fn fence() {
 /// Begins to load a cache line, for a caller who will read it soon. The address may be any.
 #[inline]
 pub(crate) fn prefetch(line: *const u8) {
-    // SAFETY: a hint: it reads nothing, faults nowhere, and every x86-64 processor has it.
     #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint: it reads nothing, faults nowhere, and every x86-64 processor has it.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(line.cast());
