@@ -236,14 +236,15 @@ impl Store {
         let (slot, copy) = (victim.id.0 >> 3, (victim.id.0 & 7) as usize);
         // A copy leaves the order, under this lock, before its slot is given up: so this is still the object that was listed.
         self.objects.blob(slot, copy).take_handle();
-        drop(policy);
-        self.look_ahead(upcoming);
-        Some(Candidate {
+        let candidate = Candidate {
             slot,
             copy,
             generation: self.objects.get(slot).life().generation(),
             units: victim.units,
-        })
+        };
+        drop(policy);
+        self.look_ahead(upcoming);
+        Some(candidate)
     }
 
     /// Begins to load what the next evictions will look at. An object that was asked for one eviction ago is here by now, and tells where
