@@ -227,6 +227,16 @@
 // A store. A handle is looked up, not followed: a call with one that was closed returns MMC_ERR_NOT_STARTED.
 typedef struct mmc_store mmc_store;
 
+// Tells the time in nanoseconds, from any beginning.
+//
+// The ends of leases and of the terms of reservations, and the ages that eviction goes by, are told by it. A time before the latest that it
+// has told counts as that one. `user_data` is the config's. It is called by mmc_init, and inside of calls of the store by the thread whose
+// call it is: once in each put, get, commit and query, single or batch, and where the end of a lease or a reservation is set, counted or
+// waited for; not in mmc_exist and mmc_prefix_len. So for uses and for what the store does in the background time moves on with these
+// calls. Never after mmc_uninit has returned MMC_OK. It may be called by several threads at once, must return at once, and must not call
+// the library.
+typedef uint64_t (*mmc_clock_callback)(void *user_data);
+
 // How a store is opened. Fill it with mmc_config_init, then set what you want. What is left unset comes from the environment
 // (MMC_CONFIG_PATH, MMC_HTTP_ADDRESS, MMC_LOG_LEVEL), then from the file, then from the default.
 typedef struct mmc_config {
@@ -258,6 +268,10 @@ typedef struct mmc_config {
     uint32_t numa_node;
     // Zero.
     uint32_t reserved;
+    // Whose time it is. Default: the system's monotonic clock.
+    mmc_clock_callback clock;
+    // Given to `clock`.
+    void *clock_user_data;
 } mmc_config;
 
 // One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted

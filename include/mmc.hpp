@@ -185,6 +185,11 @@ class Config {
     // The NUMA node to take memory from first. Default: no preference.
     Config &numa_node(uint32_t node) noexcept { return set(config_.numa_node, node + 1); }
 
+    // Whose time it is: nanoseconds, as mmc_clock_callback has it. Default: the system's monotonic clock.
+    Config &clock(mmc_clock_callback tell, void *user_data = nullptr) noexcept {
+        return set(config_.clock, tell).set(config_.clock_user_data, user_data);
+    }
+
     // The settings for mmc_init. Its strings are this Config's: valid until it is changed or gone.
     mmc_config get() const noexcept {
         mmc_config config = config_;

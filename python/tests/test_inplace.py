@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
+from typing import Any
 
 import pytest
 from conftest import MIB
@@ -206,6 +208,35 @@ def test_a_leased_object_is_not_evicted(store: mmc.Store) -> None:
     assert store.batch_remove_lease(["k", "k", "x"]) == [Code.OK, Code.NO_LEASE, Code.NOT_FOUND]
     with store.reserve("r", 1), pytest.raises(mmc.WrongState):
         store.add_lease("r")
+
+
+def test_leases_end_by_the_clock_that_the_store_is_given() -> None:
+    now = 5
+    with mmc.Store(dram=MIB, clock=lambda: now) as store:
+        store.put("k", b"1")
+        store.add_lease("k", 60_000)
+        now += 59_999_999_999
+        assert (store.query("k").lease_count, store.stats().leases) == (1, 1)
+        now += 1
+        assert (store.query("k").lease_count, store.stats().leases) == (0, 0)
+
+
+def test_a_clock_that_raises_is_reported_and_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *error: errors.append(error[1]))
+    times: list[Any] = [0, 1000, RuntimeError("stopped"), -1, "soon", 2**64]
+
+    def tell() -> Any:
+        time = times.pop(0) if times else 1000
+        if isinstance(time, Exception):
+            raise time
+        return time
+
+    with mmc.Store(dram=MIB, clock=tell) as store:
+        for number in range(6):
+            store.put(f"k{number}", b"1")
+            assert store.get(f"k{number}") == b"1"
+    assert [type(error) for error in errors] == [RuntimeError, ValueError, ValueError, ValueError]
 
 
 def test_bytes_go_by_pool_address_both_ways(store: mmc.Store) -> None:

@@ -2,6 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
+use std::ptr::with_exposed_provenance_mut;
 use std::sync::Arc;
 
 use super::boundary::guard;
@@ -10,6 +11,7 @@ use super::handle::{self, Instance};
 use super::types::{
     MMC_ABI_VERSION, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, MMC_OFF, MMC_ON, mmc_config, mmc_store,
 };
+use crate::clock::HostClock;
 use crate::config::{Memory, Note, Options};
 use crate::error::{Result, invalid};
 use crate::http::{Admin, Server};
@@ -121,14 +123,17 @@ pub unsafe extern "C" fn mmc_config_parse(
 pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mmc_store) -> i32 {
     guard("mmc_init", || {
         require_out("store", store)?;
-        // SAFETY: the caller gives null or a config whose strings are C strings.
-        let options = unsafe {
+        // SAFETY: the caller gives null or a config whose strings are C strings and whose clock may be called.
+        let (options, clock) = unsafe {
             let config = read(config)?;
-            config.map_or(Ok(Options::default()), |config| options_of(&config))?
+            (
+                config.map_or(Ok(Options::default()), |config| options_of(&config))?,
+                config.and_then(|config| clock_of(&config)),
+            )
         };
         let (config, notes) = options.resolve(&environment)?;
         announce(config.log_level, notes);
-        let opened = Store::open(&config)?;
+        let opened = Store::open(&config, clock)?;
         let http = match &config.http_address {
             None => Ok(None),
             Some(address) => {
@@ -221,7 +226,19 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     })
 }
 
-/// Fills the fields of a config that are unset, but for the strings.
+/// The clock that a caller brings.
+///
+/// # Safety
+/// It is null or may be called with the config's `clock_user_data`, by any thread, until the store is closed.
+unsafe fn clock_of(config: &mmc_config) -> Option<HostClock> {
+    let (clock, user_data) = (config.clock?, config.clock_user_data.expose_provenance());
+    // SAFETY: promised by the caller.
+    Some(Box::new(move || unsafe {
+        clock(with_exposed_provenance_mut(user_data))
+    }))
+}
+
+/// Fills the fields of a config that are unset, but for the strings and the clock, which no text has.
 fn fill_numbers(config: &mut mmc_config, options: &Options) {
     fn fill<T: Default + PartialEq>(field: &mut T, value: Option<T>) {
         if *field == T::default() {

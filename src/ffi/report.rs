@@ -64,6 +64,8 @@ pub unsafe extern "C" fn mmc_stats(store: *mut mmc_store, statistics: *mut mmc_s
         let entered = handle::enter(store.cast())?;
         // SAFETY: the caller gives a struct of the size that it says.
         let out = unsafe { Out::new(statistics, 1)? };
+        // A host's clock may have moved on since the last call.
+        entered.store().sweep();
         let levels = entered.store().statistics();
         let total = |counter| entered.store().total(counter);
         out.write(

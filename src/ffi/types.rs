@@ -104,6 +104,16 @@ pub struct mmc_key {
     pub size: usize,
 }
 
+/// Tells the time in nanoseconds, from any beginning.
+///
+/// The ends of leases and of the terms of reservations, and the ages that eviction goes by, are told by it. A time before the latest that it
+/// has told counts as that one. `user_data` is the config's. It is called by mmc_init, and inside of calls of the store by the thread whose
+/// call it is: once in each put, get, commit and query, single or batch, and where the end of a lease or a reservation is set, counted or
+/// waited for; not in mmc_exist and mmc_prefix_len. So for uses and for what the store does in the background time moves on with these
+/// calls. Never after mmc_uninit has returned MMC_OK. It may be called by several threads at once, must return at once, and must not call
+/// the library.
+pub type mmc_clock_callback = Option<unsafe extern "C" fn(user_data: *mut c_void) -> u64>;
+
 /// How a store is opened. Fill it with mmc_config_init, then set what you want. What is left unset comes from the environment
 /// (MMC_CONFIG_PATH, MMC_HTTP_ADDRESS, MMC_LOG_LEVEL), then from the file, then from the default.
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +147,10 @@ pub struct mmc_config {
     pub numa_node: u32,
     /// Zero.
     pub reserved: u32,
+    /// Whose time it is. Default: the system's monotonic clock.
+    pub clock: mmc_clock_callback,
+    /// Given to `clock`.
+    pub clock_user_data: *mut c_void,
 }
 
 /// One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -390,7 +404,8 @@ pub struct mmc_statistics {
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<mmc_key>() == 16);
-    assert!(size_of::<mmc_config>() == 72 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(size_of::<mmc_config>() == 88 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(offset_of!(mmc_config, clock) == 72 && offset_of!(mmc_config, clock_user_data) == 80);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
     assert!(size_of::<mmc_copy_operation>() == 24);
     assert!(size_of::<mmc_copy_operation>() == size_of::<crate::segment::device::CopyOperation>());

@@ -35,6 +35,7 @@ impl Store {
 
     fn get_object(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
         self.count(Counter::GetOperations, 1);
+        self.clock.follow();
         let span = self.tracer.begin(Tracepoint::Get, Timing::Sampled);
         let reading = self.begin_reading(key, self.hash(key), flags, 0)?;
         span.good();
@@ -64,6 +65,7 @@ impl Store {
             sizes.fill(0);
         }
         self.count(Counter::GetOperations, results.len() as u64);
+        self.clock.follow();
 
         let span = self.tracer.begin(Tracepoint::BatchGet, Timing::Always);
         let _: ControlFlow<()> = self.each_hashed(results.len(), element, |number, hashed| {

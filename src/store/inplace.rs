@@ -86,6 +86,7 @@ impl Store {
     /// Publishes a reserved object. `Timeout` when its term was over: then its memory has gone back.
     pub(crate) fn commit(&self, token: u64) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
+        self.clock.follow();
         self.counted(self.try_commit(token, self.clock.stamp_of_put(), 0))?;
         span.good();
         Ok(())
@@ -111,6 +112,7 @@ impl Store {
     /// Commits as many reservations as `results` has and writes a code for each.
     pub(crate) fn batch_commit(&self, tokens: &[u64], results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
+        self.clock.follow();
         let stamp = self.clock.stamp_of_put();
         self.each(results, |number| self.try_commit(tokens[number], stamp, number));
         span.good();
@@ -273,14 +275,14 @@ impl Store {
     }
 
     /// Ends every lease and reservation that is overdue; whether there were any.
-    pub(super) fn sweep(&self) -> bool {
-        // Every put that makes room comes here: with no hold that ends it needs no clock, and before the first end no lock.
-        let first_end = self.holds.first_end();
-        if first_end == u64::MAX {
-            return false;
-        }
-        let now = self.clock.milliseconds();
-        if first_end > now {
+    pub(crate) fn sweep(&self) -> bool {
+        // Every put that makes room comes here: with no hold that ends it needs no clock.
+        self.holds.first_end() != u64::MAX && self.sweep_at(self.clock.milliseconds())
+    }
+
+    /// As [`Store::sweep`], of those that are overdue at `now`. Before the first end it needs no lock.
+    pub(super) fn sweep_at(&self, now: u64) -> bool {
+        if self.holds.first_end() > now {
             return false;
         }
         let mut has_swept = false;

@@ -89,8 +89,7 @@ impl Store {
     }
 
     fn round(&self) {
-        self.sweep();
-        self.clock.pass(self.clock.milliseconds());
+        self.sweep_at(self.clock.heard());
         for registered in self.segments.open() {
             if self.is_above(registered, self.watermark_high) {
                 self.evict_to_low(registered);

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use segments::{Plan, Registered, Segments};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, HostClock};
 use crate::config::{Config, Memory as Kind};
 use crate::error::{Error, Result, invalid};
 use crate::event::{Event, Events};
@@ -94,14 +94,15 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens a store with the DRAM segment that `config` asks for, and starts its background thread.
-    pub(crate) fn open(config: &Config) -> Result<Arc<Store>> {
+    /// Opens a store with the DRAM segment that `config` asks for, and starts its background thread. Its time is the host's where that has a
+    /// clock.
+    pub(crate) fn open(config: &Config, clock: Option<HostClock>) -> Result<Arc<Store>> {
         let store = Arc::new(Store {
             objects: Objects::new(),
             index: Index::new()?,
             segments: Segments::new(),
             holds: Holds::new(),
-            clock: Clock::new(),
+            clock: Clock::new(clock),
             events: Events::new(),
             metrics: Metrics::new()?,
             tracer: Tracer::new()?,

@@ -47,7 +47,7 @@ impl Scene {
             watermark_low: Some(100),
             ..Options::default()
         };
-        let store = Store::open(&options.resolve(&|_| None).unwrap().0).unwrap();
+        let store = Store::open(&options.resolve(&|_| None).unwrap().0, None).unwrap();
         let panics = Arc::new(AtomicBool::new(false));
         for rank in 0..2 {
             let plan = Plan {

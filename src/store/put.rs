@@ -39,6 +39,7 @@ impl Store {
 
     fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
+        self.clock.follow();
         // Locked instructions wait for every write before them: what this call is going to write, and to copy, is better here by then.
         let hash = self.hash(key);
         self.index.prefetch(hash);
@@ -71,6 +72,7 @@ impl Store {
     ) -> Result<()> {
         let mut writings = list_of(results.len(), || None)?;
         results.fill(0);
+        self.clock.follow();
         let stamp = self.clock.stamp_of_put();
 
         let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);

@@ -40,7 +40,7 @@ fn open(segments: &[u64]) -> Arc<Store> {
         watermark_low: Some(100),
         ..Options::default()
     };
-    let store = Store::open(&options.resolve(&|_| None).unwrap().0).unwrap();
+    let store = Store::open(&options.resolve(&|_| None).unwrap().0, None).unwrap();
     for (rank, units) in segments.iter().enumerate() {
         store.register_segment(&plan(rank, *units), mapped()).unwrap();
     }

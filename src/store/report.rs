@@ -58,12 +58,13 @@ pub(crate) struct Statistics {
 }
 
 impl Store {
-    /// Shows the readable object of a key, or with `QUERY_RESERVED` also one that is being written.
+    /// Shows the readable object of a key, or with `QUERY_RESERVED` also one that is being written. For any thread, so it counts leases by
+    /// what was heard of the clock.
     pub(crate) fn query(&self, key: &Key, flags: u32, position: usize) -> Result<ObjectView> {
-        self.query_hashed(key, self.hash(key), flags, position)
+        self.query_hashed(key, self.hash(key), flags, position, self.clock.heard())
     }
 
-    fn query_hashed(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<ObjectView> {
+    fn query_hashed(&self, key: &Key, hash: u64, flags: u32, position: usize, now: u64) -> Result<ObjectView> {
         loop {
             let (slot, life) = self
                 .find(key, hash)
@@ -95,7 +96,7 @@ impl Store {
                 .iter_mut()
                 .zip(shown)
                 .for_each(|(blob, shown)| *blob = Some(shown));
-            let leases = self.holds.leases_of(slot, object, self.clock.milliseconds());
+            let leases = self.holds.leases_of(slot, object, now);
             let view = ObjectView {
                 size: object.size(),
                 is_readable,
@@ -116,7 +117,7 @@ impl Store {
     /// As [`Store::query`], counted as one.
     pub(crate) fn query_one(&self, key: &Key, flags: u32) -> Result<ObjectView> {
         let span = self.tracer.begin(Tracepoint::Query, Timing::Sampled);
-        let view = self.query(key, flags, 0);
+        let view = self.query_hashed(key, self.hash(key), flags, 0, self.clock.milliseconds());
         span.good();
         self.counted(view)
     }
@@ -130,8 +131,9 @@ impl Store {
         mut show: impl FnMut(usize, &ObjectView),
     ) {
         let span = self.tracer.begin(Tracepoint::BatchQuery, Timing::Always);
+        let now = self.clock.milliseconds();
         self.each_key(results, key, |number, key, hash| {
-            show(number, &self.query_hashed(key, hash, flags, number)?);
+            show(number, &self.query_hashed(key, hash, flags, number, now)?);
             Ok(())
         });
         span.good();

@@ -126,6 +126,57 @@ BEHAVIOUR(past_its_term_a_reservation_is_given_up) {
     close_store(store);
 }
 
+static uint64_t tell(void *time) {
+    return atomic_load((atomic_ullong *)time);
+}
+
+BEHAVIOUR(leases_and_terms_end_by_the_clock_of_the_config) {
+    static atomic_ullong time = 12345678;
+    mmc_config config = config_of(MIB);
+    config.clock = tell, config.clock_user_data = &time;
+    mmc_store *store = NULL;
+    CHECK_OK(mmc_init(&config, &store));
+    CHECK_OK(put_filled(store, key("leased"), 100, 1, NULL));
+    CHECK_OK(mmc_add_lease(store, key("leased"), 3600000));
+    mmc_view view = reserve(store, key("k"), 5000, 3600000);
+    mmc_object_info info = {.struct_size = sizeof info};
+
+    time += 3599999999999;
+    CHECK_EQUAL(1, statistics_of(store).leases);
+    CHECK_OK(mmc_query(store, key("leased"), MMC_PEEK, &info));
+    CHECK_EQUAL(1, info.lease_count);
+    CHECK_CODE(MMC_ERR_EXISTS, put_filled(store, key("k"), 100, 7, NULL));
+
+    // A time that goes back is no time.
+    atomic_ullong later = time + 1;
+    time = 1;
+    CHECK_CODE(MMC_ERR_EXISTS, put_filled(store, key("k"), 100, 7, NULL));
+    time = later;
+    CHECK_OK(mmc_query(store, key("leased"), MMC_PEEK, &info));
+    CHECK_EQUAL(0, info.lease_count);
+    CHECK_EQUAL(0, statistics_of(store).leases);
+    CHECK_OK(put_filled(store, key("k"), 100, 7, NULL));
+    CHECK_FAILS(MMC_ERR_TIMEOUT, "its term had passed", mmc_commit(store, view.token));
+    close_store(store);
+}
+
+// Tells the time, and tries what is forbidden.
+static uint64_t close_from_inside(void *store) {
+    mmc_store *open = *(mmc_store **)store;
+    if (open != NULL) CHECK_CODE(MMC_ERR_BUSY, mmc_uninit(open));
+    return 0;
+}
+
+BEHAVIOUR(a_clock_can_not_close_its_store) {
+    static mmc_store *store = NULL;
+    mmc_config config = config_of(MIB);
+    config.clock = close_from_inside, config.clock_user_data = &store;
+    CHECK_OK(mmc_init(&config, &store));
+    CHECK_OK(put_filled(store, key("k"), 100, 7, NULL));
+    CHECK(has_filled(store, key("k"), 100, 7));
+    close_store(store);
+}
+
 BEHAVIOUR(an_abort_past_the_term_is_fine) {
     mmc_store *store = open_store(MIB);
     mmc_view view = reserve(store, key("k"), 5000, 1);

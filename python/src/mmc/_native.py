@@ -55,6 +55,8 @@ class Config(ctypes.Structure):
         ("memory", c_uint32),
         ("numa_node", c_uint32),
         ("reserved", c_uint32),
+        ("clock", c_void_p),
+        ("clock_user_data", c_void_p),
     ]
 
 
@@ -162,6 +164,7 @@ class Event(ctypes.Structure):
     ]
 
 
+CLOCK_CALLBACK = ctypes.CFUNCTYPE(c_uint64, c_void_p)
 COPY_CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t, c_uint32, c_void_p)
 KEYS_CALLBACK = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_size_t)
 LOG_CALLBACK = ctypes.CFUNCTYPE(None, c_void_p, c_uint32, c_char_p)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Optional, Union
+import sys
+from typing import Any, Callable, Optional, Union
 
 from . import _native
 
@@ -41,6 +42,24 @@ def size_of(name: str, size: Union[int, str]) -> int:
     config = new_config()
     parse(name, f"mmc.dram_size = {size}".encode(), config)
     return 0 if config.dram_size == _native.NO_DRAM else int(config.dram_size)
+
+
+def clock_of(clock: Callable[[], int]) -> Any:
+    """A clock in Python as a callback of the library. What it raises goes to `sys.excepthook`, and time stands still for that call."""
+    latest = 0
+
+    def tell(_user_data: Any) -> int:
+        nonlocal latest
+        try:
+            now = int(clock())
+            if not 0 <= now < 2**64:
+                raise ValueError(f"clock: {now} nanoseconds: must be 0 to 2**64 - 1")
+            latest = now
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        return latest
+
+    return _native.CLOCK_CALLBACK(tell)
 
 
 def switch(value: Optional[bool]) -> int:

@@ -17,7 +17,7 @@ from ._inplace import InPlace
 from ._native import check, library, sized
 from ._reports import Event, SegmentInfo, Statistics, segment_info, statistics
 from ._segments import CopyCallback, Registration
-from ._settings import new_config, size_of, switch
+from ._settings import clock_of, new_config, size_of, switch
 
 _byref = ctypes.byref
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -54,6 +54,7 @@ class Store(Batches, InPlace):
         prefault: Optional[bool] = None,
         memory: Optional[str] = None,
         numa_node: Optional[int] = None,
+        clock: Optional[Callable[[], int]] = None,
     ) -> None:
         """Opens a store.
 
@@ -62,7 +63,9 @@ class Store(Batches, InPlace):
         `rank`: 0 to 65535, of the segment. `watermark_high`, `watermark_low`: percent of a segment in use at which eviction in the background begins (90; 100 is
         never) and ends (80). `http_token`: what a client of the admin port must show. `config_path`: a file of `key = value` lines for what
         is not set here. `log_level`: as for `set_log_level`. `huge_pages` (on), `prefault` (off; touches every page now), `memory` ("private", or "memfd"),
-        `numa_node`: how the segment is mapped.
+        `numa_node`: how the segment is mapped. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
+        system's monotonic clock. It is called inside of puts, gets, leases and queries by the thread whose call it is, and must not use the
+        store; what it raises goes to `sys.excepthook`, and time stands still for that call.
 
         Raises `InvalidParam` for a setting that is wrong, wherever it comes from; `Io` when the file can't be read or the port's address is
         taken; `OutOfMemory`; `NoSpace` when 1024 stores are open. Blocks while a file is read and with `prefault`.
@@ -81,6 +84,10 @@ class Store(Batches, InPlace):
             raise InvalidParam(f'memory {memory!r}: must be "private" or "memfd"')
         config.memory = 0 if memory is None else _native.MEMORY[memory]
         config.numa_node = 0 if numa_node is None else numa_node + 1
+        if clock is not None:
+            # Kept for as long as the library may call it.
+            self._clock = clock_of(clock)
+            config.clock = ctypes.cast(self._clock, ctypes.c_void_p)
         self._open(config)
 
     @classmethod
