@@ -164,6 +164,9 @@
 // In a config or a segment: a sealed memfd, which another process can be given.
 #define MMC_MEMORY_MEMFD 2
 
+// In a config: what was not used for longest goes first, and of one batch the tail before the head.
+#define MMC_EVICTION_PREFIX 1
+
 // Say nothing.
 #define MMC_LOG_OFF 1
 
@@ -272,6 +275,10 @@ typedef struct mmc_config {
     mmc_clock_callback clock;
     // Given to `clock`.
     void *clock_user_data;
+    // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    uint32_t eviction;
+    // Zero.
+    uint32_t reserved_2;
 } mmc_config;
 
 // One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted

@@ -185,6 +185,8 @@ class Config {
     // The NUMA node to take memory from first. Default: no preference.
     Config &numa_node(uint32_t node) noexcept { return set(config_.numa_node, node + 1); }
 
+    // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    Config &eviction(uint32_t policy) noexcept { return set(config_.eviction, policy); }
     // Whose time it is: nanoseconds, as mmc_clock_callback has it. Default: the system's monotonic clock.
     Config &clock(mmc_clock_callback tell, void *user_data = nullptr) noexcept {
         return set(config_.clock, tell).set(config_.clock_user_data, user_data);

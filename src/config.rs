@@ -83,6 +83,8 @@ pub struct Options {
     pub memory: Option<Memory>,
     /// The NUMA node that the DRAM segment should lie on, 0 to 1023.
     pub numa_node: Option<u32>,
+    /// What goes first when there is no room.
+    pub eviction: Option<Eviction>,
     /// The file of settings. Empty for none.
     pub config_path: Option<PathBuf>,
 }
@@ -95,6 +97,14 @@ pub enum Memory {
     Private,
     /// A sealed memfd, which can be shared with another process later.
     Memfd,
+}
+
+/// Which policy orders the copies of a segment by what goes first. `crate::evict` has them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// Least recently used over batches, each chain eaten from its tail.
+    #[default]
+    Prefix,
 }
 
 /// The settings of a store, every question answered.
@@ -122,6 +132,8 @@ pub struct Config {
     pub memory: Memory,
     /// The NUMA node that the DRAM segment should lie on.
     pub numa_node: Option<u32>,
+    /// What goes first when there is no room.
+    pub eviction: Eviction,
 }
 
 /// Something about the settings that a person should know, to be logged once the level of the log is set.
@@ -242,6 +254,7 @@ impl Options {
             prefault: self.prefault.or(lower.prefault),
             memory: self.memory.or(lower.memory),
             numa_node: self.numa_node.or(lower.numa_node),
+            eviction: self.eviction.or(lower.eviction),
             config_path: self.config_path.or(lower.config_path),
         }
     }
@@ -264,6 +277,7 @@ impl Options {
             prefault: self.prefault.unwrap_or(false),
             memory: self.memory.unwrap_or_default(),
             numa_node: self.numa_node,
+            eviction: self.eviction.unwrap_or_default(),
         }
     }
 }

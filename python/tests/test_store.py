@@ -238,6 +238,7 @@ def test_a_store_without_memory_of_its_own_takes_it_later() -> None:
         ({"memory": "paper"}, "paper"),
         ({"log_level": "loud"}, "loud"),
         ({"numa_node": 5000}, "numa_node"),
+        ({"eviction": "random"}, "random"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )

@@ -18,7 +18,7 @@
 //! multiple of 4096 bytes, and a note says so: nobody writes `2.5GB` and means its last byte. The bytes of a token are
 //! never repeated in a message.
 
-use super::{Checked, DRAM_GRAIN_BYTES, MAX_NUMA_NODE, MAX_RANK, Memory, Note, Options};
+use super::{Checked, DRAM_GRAIN_BYTES, Eviction, MAX_NUMA_NODE, MAX_RANK, Memory, Note, Options};
 use super::{is_host, parse_address, parse_bytes, parse_level, parse_number, parse_token, shown};
 use crate::error::{Error, Result, invalid};
 use crate::log::Level;
@@ -75,6 +75,9 @@ const OWN: &[(&str, Setter)] = &[
     }),
     ("mmc.numa_node", |options, text| {
         set(&mut options.numa_node, parse_number(text, 0, MAX_NUMA_NODE))
+    }),
+    ("mmc.eviction", |options, text| {
+        set(&mut options.eviction, parse_eviction(text))
     }),
 ];
 
@@ -330,6 +333,13 @@ fn parse_memory(text: &str) -> Checked<Memory> {
         "private" => Ok(Memory::Private),
         "memfd" => Ok(Memory::Memfd),
         _ => Err("must be private or memfd".to_string()),
+    }
+}
+
+fn parse_eviction(text: &str) -> Checked<Eviction> {
+    match text.to_ascii_lowercase().as_str() {
+        "prefix" => Ok(Eviction::Prefix),
+        _ => Err("must be prefix".to_string()),
     }
 }
 

@@ -61,6 +61,7 @@ fn nothing_given_means_the_defaults() {
         prefault: false,
         memory: Memory::Private,
         numa_node: None,
+        eviction: Eviction::Prefix,
     };
     assert_eq!(config, expected);
     assert_eq!(notes, []);
@@ -186,6 +187,14 @@ const LAYERS: &[Layers] = &[
         file: ("mmc.numa_node = 1", "Some(1)"),
         default: "None",
         read: |config| format!("{:?}", config.numa_node),
+    },
+    Layers {
+        name: "eviction",
+        caller: (|options| options.eviction = Some(Eviction::Prefix), "Prefix"),
+        variable: None,
+        file: ("mmc.eviction = prefix", "Prefix"),
+        default: "Prefix",
+        read: |config| format!("{:?}", config.eviction),
     },
 ];
 

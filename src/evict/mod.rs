@@ -21,8 +21,9 @@
 #[cfg(test)]
 mod conformance;
 mod entries;
-pub(crate) mod prefix;
+mod prefix;
 
+use crate::config::Eviction;
 use crate::error::Result;
 
 /// The copy that an entry stands for. What the number means is the caller's business.
@@ -64,6 +65,13 @@ pub(crate) fn place(stamp: u64, position: usize) -> u64 {
 /// `place` as if its batch had been used at the time of `newest`: that stamp, its own position; never an older place.
 fn renewed(place: u64, newest: u64) -> u64 {
     place.max((newest & !POSITION_MASK) | (place & POSITION_MASK))
+}
+
+/// A policy of this kind, for one segment.
+pub(crate) fn policy(kind: Eviction) -> Result<Box<dyn Policy>> {
+    Ok(match kind {
+        Eviction::Prefix => Box::new(prefix::Prefix::new()?),
+    })
 }
 
 /// An order of the copies of one segment by what should go first.

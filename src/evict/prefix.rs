@@ -31,10 +31,10 @@ use crate::error::Result;
 
 /// The policy with buckets of the size that is used: large enough that a segment of millions has a few thousand, small
 /// enough that sorting one takes some tens of microseconds.
-pub(crate) type Prefix = Order<1024>;
+pub(super) type Prefix = Order<1024>;
 
 /// The order, with buckets of `FULL` entries (tests use small ones to meet every case).
-pub(crate) struct Order<const FULL: usize> {
+pub(super) struct Order<const FULL: usize> {
     entries: Entries,
     /// Ranges ascending and apart; no bucket is empty.
     buckets: VecDeque<Bucket>,
@@ -64,7 +64,7 @@ impl<const FULL: usize> Order<FULL> {
     /// join a bucket each time.
     const JOIN: usize = FULL / 2;
 
-    pub(crate) fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let mut scratch = Vec::new();
         scratch
             .try_reserve_exact(Self::SPLIT)

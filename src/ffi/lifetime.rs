@@ -9,10 +9,11 @@ use super::boundary::guard;
 use super::convert::{Out, check_reserved, put_out, read, require_out, slice, switch_from, text_from};
 use super::handle::{self, Instance};
 use super::types::{
-    MMC_ABI_VERSION, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, MMC_OFF, MMC_ON, mmc_config, mmc_store,
+    MMC_ABI_VERSION, MMC_EVICTION_PREFIX, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, MMC_OFF, MMC_ON,
+    mmc_config, mmc_store,
 };
 use crate::clock::HostClock;
-use crate::config::{Memory, Note, Options};
+use crate::config::{Eviction, Memory, Note, Options};
 use crate::error::{Result, invalid};
 use crate::http::{Admin, Server};
 use crate::log::{self, Level, say};
@@ -194,6 +195,7 @@ fn environment(name: &str) -> Option<String> {
 /// The strings of `config` are null or C strings.
 unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     check_reserved("mmc_config", config.reserved)?;
+    check_reserved("mmc_config", config.reserved_2)?;
     let number = |value: u32| (value != 0).then_some(value);
     // SAFETY: the strings are the caller's, null or C strings.
     let (http_address, http_token, config_path) = unsafe {
@@ -222,6 +224,7 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
         prefault: switch_from("prefault", config.prefault)?,
         memory: memory_from(config.memory)?,
         numa_node: number(config.numa_node).map(|node| node - 1),
+        eviction: eviction_from(config.eviction)?,
         config_path: config_path.map(PathBuf::from),
     })
 }
@@ -266,6 +269,12 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
         }),
     );
     fill(&mut config.numa_node, options.numa_node.map(|node| node + 1));
+    fill(
+        &mut config.eviction,
+        options.eviction.map(|eviction| match eviction {
+            Eviction::Prefix => MMC_EVICTION_PREFIX,
+        }),
+    );
 }
 
 /// Fills the strings of a config that are unset, and gives the bytes that are to lie at `strings`. Of a path only "" is ever filled in, which
@@ -299,6 +308,17 @@ pub(super) fn memory_from(number: u32) -> Result<Option<Memory>> {
         MMC_MEMORY_MEMFD => Ok(Some(Memory::Memfd)),
         _ => Err(invalid!(
             "memory {number}: must be MMC_MEMORY_PRIVATE (1), MMC_MEMORY_MEMFD (2), or 0 for the default"
+        )),
+    }
+}
+
+/// A policy; `None` for 0.
+fn eviction_from(number: u32) -> Result<Option<Eviction>> {
+    match number {
+        0 => Ok(None),
+        MMC_EVICTION_PREFIX => Ok(Some(Eviction::Prefix)),
+        _ => Err(invalid!(
+            "eviction {number}: must be MMC_EVICTION_PREFIX (1), or 0 for the default"
         )),
     }
 }

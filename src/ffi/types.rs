@@ -44,6 +44,9 @@ pub const MMC_MEMORY_PRIVATE: u32 = 1;
 /// In a config or a segment: a sealed memfd, which another process can be given.
 pub const MMC_MEMORY_MEMFD: u32 = 2;
 
+/// In a config: what was not used for longest goes first, and of one batch the tail before the head.
+pub const MMC_EVICTION_PREFIX: u32 = 1;
+
 /// Say nothing.
 pub const MMC_LOG_OFF: u32 = 1;
 /// Say what failed.
@@ -151,6 +154,10 @@ pub struct mmc_config {
     pub clock: mmc_clock_callback,
     /// Given to `clock`.
     pub clock_user_data: *mut c_void,
+    /// MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    pub eviction: u32,
+    /// Zero.
+    pub reserved_2: u32,
 }
 
 /// One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -404,8 +411,9 @@ pub struct mmc_statistics {
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<mmc_key>() == 16);
-    assert!(size_of::<mmc_config>() == 88 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(size_of::<mmc_config>() == 96 && offset_of!(mmc_config, dram_size) == 8);
     assert!(offset_of!(mmc_config, clock) == 72 && offset_of!(mmc_config, clock_user_data) == 80);
+    assert!(offset_of!(mmc_config, eviction) == 88);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
     assert!(size_of::<mmc_copy_operation>() == 24);
     assert!(size_of::<mmc_copy_operation>() == size_of::<crate::segment::device::CopyOperation>());

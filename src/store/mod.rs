@@ -35,10 +35,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use segments::{Plan, Registered, Segments};
 
 use crate::clock::{Clock, HostClock};
-use crate::config::{Config, Memory as Kind};
+use crate::config::{Config, Eviction, Memory as Kind};
 use crate::error::{Error, Result, invalid};
 use crate::event::{Event, Events};
-use crate::evict::prefix::Prefix;
 use crate::hold::Holds;
 use crate::index::Index;
 use crate::key::Key;
@@ -86,6 +85,7 @@ pub(crate) struct Store {
     rank: u32,
     watermark_high: u32,
     watermark_low: u32,
+    eviction: Eviction,
     next_ticket: AtomicU32,
     keeper: keeper::Keeper,
     is_closing: AtomicBool,
@@ -111,6 +111,7 @@ impl Store {
             rank: config.rank,
             watermark_high: config.watermark_high,
             watermark_low: config.watermark_low,
+            eviction: config.eviction,
             next_ticket: AtomicU32::new(0),
             keeper: keeper::Keeper::new(),
             is_closing: AtomicBool::new(false),
@@ -200,7 +201,7 @@ impl Store {
                 ));
             }
         }
-        let registered = self.segments.register(plan, Box::new(Prefix::new()?), || {
+        let registered = self.segments.register(plan, crate::evict::policy(self.eviction)?, || {
             Ok(match source {
                 Source::Map(wishes) => Memory::Mapped(Mapping::new(plan.capacity, wishes)?),
                 Source::Host(base) => Memory::Host(base),

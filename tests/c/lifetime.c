@@ -198,6 +198,8 @@ BEHAVIOUR(a_wrong_setting_is_refused_by_name) {
     CASE(memory, 3, MMC_ERR_INVALID_PARAM, "memory 3")
     CASE(numa_node, 1025, MMC_ERR_INVALID_PARAM, "numa_node 1024")
     CASE(reserved, 1, MMC_ERR_INVALID_PARAM, "reserved")
+    CASE(eviction, 77, MMC_ERR_INVALID_PARAM, "eviction 77: must be MMC_EVICTION_PREFIX")
+    CASE(reserved_2, 1, MMC_ERR_INVALID_PARAM, "reserved")
 #undef CASE
     mmc_config config = good;
     config.watermark_low = 90, config.watermark_high = 80;
@@ -231,7 +233,8 @@ static int32_t parse(const char *text, mmc_config *config) {
 BEHAVIOUR(a_text_fills_what_the_caller_left_unset) {
     static const char text[] =
         "# settings\nmmc.dram_size = 12MB\nmmc.rank = 5\nmmc.watermark_high = 70\nmmc.watermark_low = 60\nmmc.http_address = 8000\n"
-        "mmc.http_token = secret#1 # not this\nmmc.log_level = off\nmmc.huge_pages = no\nmmc.prefault = yes\nmmc.memory = memfd\nmmc.numa_node = 0\n";
+        "mmc.http_token = secret#1 # not this\nmmc.log_level = off\nmmc.huge_pages = no\nmmc.prefault = yes\nmmc.memory = memfd\nmmc.numa_node = 0\n"
+        "mmc.eviction = prefix\n";
     mmc_config config, all = config_of(0);
     char strings[64];
     size_t needed = 0;
@@ -245,6 +248,7 @@ BEHAVIOUR(a_text_fills_what_the_caller_left_unset) {
     CHECK_EQUAL(MMC_ON, all.prefault);
     CHECK_EQUAL(MMC_MEMORY_MEMFD, all.memory);
     CHECK_EQUAL(1, all.numa_node); // 1 + the node
+    CHECK_EQUAL(MMC_EVICTION_PREFIX, all.eviction);
     CHECK_EQUAL(sizeof all, all.struct_size);
     CHECK(all.http_address == strings && strcmp(all.http_address, "127.0.0.1:8000") == 0);
     CHECK(all.http_token == strings + 15 && strcmp(all.http_token, "secret#1") == 0);
@@ -254,7 +258,7 @@ BEHAVIOUR(a_text_fills_what_the_caller_left_unset) {
     // What is set stays, and a string that is set takes no room.
     const mmc_config mine = {.struct_size = sizeof mine, .rank = 1, .dram_size = MMC_NO_DRAM, .watermark_high = 90, .watermark_low = 80,
                              .http_address = "", .http_token = "mine", .config_path = "/some/file", .log_level = MMC_LOG_OFF,
-                             .huge_pages = MMC_ON, .prefault = MMC_OFF, .memory = MMC_MEMORY_PRIVATE, .numa_node = 2};
+                             .huge_pages = MMC_ON, .prefault = MMC_OFF, .memory = MMC_MEMORY_PRIVATE, .numa_node = 2, .eviction = MMC_EVICTION_PREFIX};
     config = mine;
     CHECK_OK(mmc_config_parse("x.conf", text, sizeof text - 1, &config, NULL, 0, &needed));
     CHECK(memcmp(&mine, &config, sizeof mine) == 0);

@@ -28,6 +28,7 @@ MEDIA = {"HBM": 1, "DRAM": 2, "SSD": 3}
 MEDIUM_NAMES = {number: name for name, number in MEDIA.items()}
 MEMORY = {"private": 1, "memfd": 2}
 MEMORY_NAMES = {number: name for name, number in MEMORY.items()}
+EVICTION = {"prefix": 1}
 PAGES_NAMES = {1: "small", 2: "advised", 3: "hugetlb", 4: "collapsed"}
 EVENT_KINDS = {1: "stored", 2: "removed", 3: "moved"}
 LOG_LEVELS = {"off": 1, "error": 2, "warn": 3, "info": 4, "debug": 5, "trace": 6}
@@ -57,6 +58,8 @@ class Config(ctypes.Structure):
         ("reserved", c_uint32),
         ("clock", c_void_p),
         ("clock_user_data", c_void_p),
+        ("eviction", c_uint32),
+        ("reserved_2", c_uint32),
     ]
 
 

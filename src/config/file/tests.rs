@@ -194,6 +194,13 @@ fn every_key_with_a_meaning_sets_its_option() {
             },
         ),
         (
+            "mmc.eviction = Prefix",
+            Options {
+                eviction: Some(Eviction::Prefix),
+                ..Options::default()
+            },
+        ),
+        (
             "mmc.memory = Private",
             Options {
                 memory: Some(Memory::Private),
@@ -402,6 +409,7 @@ fn every_wrong_value_is_an_error_with_file_line_and_key() {
         ("mmc.huge_pages", "maybe", "must be true or false"),
         ("mmc.prefault", "", "must be true or false"),
         ("mmc.memory", "shared", "must be private or memfd"),
+        ("mmc.eviction", "lru", "must be prefix"),
         ("mmc.numa_node", "1024", "must be 0 to 1023"),
         ("ock.mmc.local_service.dram.size", "1025GB", "must be at most 1TB"),
         ("ock.mmc.evict_threshold_high", "101", "must be 1 to 100"),
