@@ -11,6 +11,10 @@
 //! it matters: [`Policy::evict`] asks for the [`Standing`] of each candidate, and one that was used since is moved to the
 //! place of that use instead of going. So a read takes no lock and moves no list, and each hit is paid for at most once.
 //!
+//! **What a policy can learn from.** A place tells when and where: the second of the use ([`crate::clock::tick_of`] its stamp), and the
+//! position in its chain. A copy comes with the hash of its key, so that a policy which remembers the hashes of what it let go knows one
+//! that returns.
+//!
 //! Asking also keeps the rules about what may go (pins, leases, reservations) with the object, where they can change at
 //! any time, and leaves to the policy what a policy is for. A policy can tell the ways in which a copy leaves it: `remove`
 //! says that its owner took it away, `evict` that it was the policy's choice. One that learns from what it let go needs
@@ -62,9 +66,19 @@ pub(crate) fn place(stamp: u64, position: usize) -> u64 {
     (stamp << POSITION_BITS) | (POSITION_MASK - position as u64)
 }
 
+/// The stamp of the batch that a place is of.
+fn stamp_of(place: u64) -> u64 {
+    place >> POSITION_BITS
+}
+
+/// The position in its batch that a place is of.
+fn position_of(place: u64) -> usize {
+    (POSITION_MASK - (place & POSITION_MASK)) as usize
+}
+
 /// `place` as if its batch had been used at the time of `newest`: that stamp, its own position; never an older place.
-fn renewed(place: u64, newest: u64) -> u64 {
-    place.max((newest & !POSITION_MASK) | (place & POSITION_MASK))
+fn renewed(old: u64, newest: u64) -> u64 {
+    old.max(place(stamp_of(newest), position_of(old)))
 }
 
 /// A policy of this kind, for one segment.
@@ -76,8 +90,12 @@ pub(crate) fn policy(kind: Eviction) -> Result<Box<dyn Policy>> {
 
 /// An order of the copies of one segment by what should go first.
 pub(crate) trait Policy: Send {
-    /// Takes in a copy of `units` units. Nothing has changed when this fails, with `OutOfMemory`.
-    fn insert(&mut self, id: Id, units: u32, place: u64) -> Result<Handle>;
+    /// Takes in a copy of `units` units of the object whose key has the hash `key`, the same each time that it comes. Nothing has changed when
+    /// this fails, with `OutOfMemory`.
+    ///
+    /// What was evicted may return. When it was put again, its place is newer than that eviction; when it turned out to be held and was put
+    /// back, it is the old one.
+    fn insert(&mut self, id: Id, key: u64, units: u32, place: u64) -> Result<Handle>;
 
     /// Takes out a copy that its owner removed. The handle is void from here on.
     fn remove(&mut self, handle: Handle);

@@ -306,7 +306,7 @@ impl<const FULL: usize> Order<FULL> {
 }
 
 impl<const FULL: usize> Policy for Order<FULL> {
-    fn insert(&mut self, id: Id, units: u32, place: u64) -> Result<Handle> {
+    fn insert(&mut self, id: Id, _key: u64, units: u32, place: u64) -> Result<Handle> {
         let buckets = Self::most_buckets(self.len + 1);
         if self.buckets.capacity() < buckets {
             let more = buckets - self.buckets.len();

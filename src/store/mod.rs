@@ -304,9 +304,10 @@ impl Store {
     /// Puts a copy into its segment's order.
     fn enlist(&self, slot: u32, copy: usize, place: u64) -> Result<()> {
         let (registered, _) = self.segment_of(slot, copy);
-        let units = crate::segment::Segment::units_for(self.objects.get(slot).size()) as u32;
+        let object = self.objects.get(slot);
+        let units = crate::segment::Segment::units_for(object.size()) as u32;
         let mut policy = registered.policy();
-        let handle = policy.insert(evict::id_of(slot, copy), units, place)?;
+        let handle = policy.insert(evict::id_of(slot, copy), object.hash(), units, place)?;
         self.objects.blob(slot, copy).set_handle(handle.0);
         Ok(())
     }

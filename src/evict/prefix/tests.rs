@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 fn insert_all<const FULL: usize>(order: &mut Order<FULL>, places: impl IntoIterator<Item = u64>) {
     for (i, place) in places.into_iter().enumerate() {
-        order.insert(Id(i as u32), 1, place).unwrap();
+        order.insert(Id(i as u32), i as u64, 1, place).unwrap();
     }
 }
 
@@ -31,7 +31,7 @@ fn a_chain_that_was_held_is_still_eaten_from_its_tail() {
     let mut order = Prefix::new().unwrap();
     insert_all(&mut order, (0..100).map(|position| place(1, position)));
     assert_eq!(order.evict(place(9, 0), &mut |_| Standing::Held), None);
-    order.insert(Id(100), 1, place(5, 0)).unwrap();
+    order.insert(Id(100), 100, 1, place(5, 0)).unwrap();
     assert!(
         drain(&mut order)
             .into_iter()
@@ -75,14 +75,14 @@ fn a_split_beside_crowded_places_leaves_no_small_buckets() {
     let upper_part = ([10, 10, 10, 10, 20, 20, 20, 60, 70, 70, 70, 70, 70], 8..12, 20);
     for (places, removed, crowded) in [lower_part, upper_part] {
         let mut order = Order::<4>::new().unwrap();
-        let handles = places.map(|place| order.insert(Id(0), 1, place).unwrap());
+        let handles = places.map(|place| order.insert(Id(0), 0, 1, place).unwrap());
         order.validate();
         for handle in &handles[removed] {
             order.remove(*handle);
         }
         order.validate();
         for _ in 0..4 {
-            order.insert(Id(0), 1, crowded).unwrap();
+            order.insert(Id(0), 0, 1, crowded).unwrap();
             order.validate();
         }
     }
@@ -138,7 +138,7 @@ fn no_call_touches_more_than_ten_thousand_entries_at_a_million() {
     for (name, place_of) in patterns {
         let mut order = Prefix::new().unwrap();
         let inserting = costliest(&mut order, ENTRIES, |order, i| {
-            order.insert(Id(i as u32), 1, place_of(i)).unwrap();
+            order.insert(Id(i as u32), i, 1, place_of(i)).unwrap();
         });
         order.validate();
         let slots: Vec<u64> = (0..ENTRIES).filter(|i| scatter(*i) % 10 == 0).collect();
@@ -220,7 +220,7 @@ proptest! {
             };
             match step {
                 Step::Insert(place) => {
-                    let handle = order.insert(Id(next_id), 1, place).unwrap();
+                    let handle = order.insert(Id(next_id), next_id.into(), 1, place).unwrap();
                     model.insert(next_id, Known { handle, ordered: place, place, held: false });
                     next_id += 1;
                 }
