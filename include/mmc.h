@@ -197,7 +197,8 @@
 // An event: a copy is gone; it was removed, evicted, or its segment was unregistered.
 #define MMC_EVENT_REMOVED 2
 
-// An event: a copy went from one medium to another. Kept for a later version; this one sends none.
+// An event: a copy went from one medium to another. Kept for a later version; this one sends none: a move is a stored copy on the one
+// medium and then a removed one on the other.
 #define MMC_EVENT_MOVED 3
 
 // What a mapped segment's pages are: 4096 bytes each.
@@ -249,7 +250,8 @@ typedef struct mmc_config {
     uint32_t rank;
     // Bytes of the first DRAM segment, a multiple of 4096, or MMC_NO_DRAM. Default 1 GiB, mapped as it is touched.
     uint64_t dram_size;
-    // Percent of a segment in use at which eviction in the background starts. 1 to 100. Default 90; 100 turns it off.
+    // Percent of a segment in use at which eviction in the background starts. 1 to 100. Default 90; 100 turns it off, and with it all
+    // moves between media that nobody has asked for.
     uint32_t watermark_high;
     // Percent at which it stops. Default 80.
     uint32_t watermark_low;
@@ -275,10 +277,18 @@ typedef struct mmc_config {
     mmc_clock_callback clock;
     // Given to `clock`.
     void *clock_user_data;
+    // The file of a first SSD segment, to which objects move when memory is short: it is made, or has the segment's size already.
+    // Default none.
+    const char *ssd_path;
+    // Bytes of that segment, a multiple of 4096. Set exactly when ssd_path is.
+    uint64_t ssd_size;
+    // Bytes a second that are moved between media in the background, at most. Default: as fast as it goes.
+    uint64_t move_rate;
     // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
     uint32_t eviction;
-    // Zero.
-    uint32_t reserved_2;
+    // MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
+    // the bytes of every put and every get. Default off.
+    uint32_t verify_dram;
 } mmc_config;
 
 // One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -331,7 +341,7 @@ typedef struct mmc_segment_options {
     uint32_t numa_node;
     // Zero.
     uint32_t reserved;
-    // The file of an SSD segment.
+    // The file of an SSD segment: a regular file, which is made, or has `capacity` bytes already. It is the segment's alone.
     const char *path;
 } mmc_segment_options;
 
@@ -375,7 +385,7 @@ typedef struct mmc_put_options {
     const uint32_t *preferred_ranks;
     // How many.
     size_t preferred_count;
-    // MMC_MEDIUM_*. Default: DRAM where a segment of it is registered, else HBM.
+    // MMC_MEDIUM_*. Default: the first of DRAM, HBM and SSD of which a segment is registered.
     uint32_t medium;
     // Zero.
     uint32_t reserved;
@@ -403,7 +413,7 @@ typedef struct mmc_blob_info {
     uint32_t rank;
     // Pool address of its first byte.
     uint64_t address;
-    // Where this process has it, null for a device's memory. The bytes may be others' the next moment: read them under a pin or a lease.
+    // Where this process has it, null for a device's memory and for SSD. The bytes may be others' the next moment: read them under a pin or a lease.
     const void *data;
 } mmc_blob_info;
 
@@ -436,7 +446,7 @@ typedef struct mmc_view {
     uint64_t token;
     // Pool address of the first byte.
     uint64_t address;
-    // Where this process has it; null for a device's memory.
+    // Where this process has it; null for a device's memory and for SSD.
     void *data;
     // Bytes of the object.
     uint64_t size;
@@ -490,6 +500,22 @@ typedef struct mmc_statistics {
     uint64_t leases;
     // Events that the event callback's queue had no room for.
     uint64_t events_dropped;
+    // Gets that found their object in HBM.
+    uint64_t get_hits_hbm;
+    // Gets that found their object on SSD.
+    uint64_t get_hits_ssd;
+    // Copies that left a medium for a slower one.
+    uint64_t demotions;
+    // Copies made on a faster medium.
+    uint64_t promotions;
+    // Bytes of the objects that were copied from one medium to another.
+    uint64_t moved_bytes;
+    // Moves that failed, and left the object where it was.
+    uint64_t move_failures;
+    // Copies dropped because their bytes were no longer those that were put.
+    uint64_t rotten_objects;
+    // Objects dropped because the slower medium below them was too slow, full or failing.
+    uint64_t spill_drops;
 } mmc_statistics;
 
 // Something that happened to a key. Borrowed for the callback.
@@ -521,11 +547,12 @@ const char *mmc_version(void);
 // The version of the interface that the library has: at least the MMC_ABI_VERSION of every header that it serves. Since 0.1.
 uint32_t mmc_abi_version(void);
 
-// Makes a config of the caller's one in which nothing is set.
+// Makes a config of the caller's one in which nothing is set: what mmc_config_init does.
 //
-// `config`: where to write; its old content does not matter. Returns MMC_OK, or MMC_ERR_INVALID_PARAM for null. Never blocks; any
-// thread. Since 0.1.
-int32_t mmc_config_init(struct mmc_config *config);
+// `config`: where to write; its old content does not matter. `size`: sizeof(mmc_config). Returns MMC_OK, or MMC_ERR_INVALID_PARAM for null
+// or a size that is none. Never blocks; any thread. Since 0.1.
+int32_t mmc_config_init_sized(struct mmc_config *config,
+                              size_t size);
 
 // Reads settings from a text in the form of a config file, `key = value` lines, into a config.
 //
@@ -584,9 +611,11 @@ int32_t mmc_uninit(struct mmc_store *store);
 // once and never again while the store lives. May be null.
 //
 // Returns MMC_OK; MMC_ERR_INVALID_PARAM, with a message that says which, for an unknown medium, a rank over 65535, a capacity that is
-// zero or no multiple of 4096, a base that is null, unaligned or overlaps another segment, HBM without a callback;
-// MMC_ERR_UNSUPPORTED for SSD; MMC_ERR_OUT_OF_MEMORY when the memory can't be mapped; MMC_ERR_NO_SPACE when the store has had 1048576
-// segments or no pool addresses are left. Blocks while memory is touched, with `prefault`. Any thread. Since 0.1.
+// zero or no multiple of 4096, a base that is null, unaligned or overlaps another segment, HBM without a callback, SSD without a file
+// or with one that is another segment's, no regular file, or of another size than 0 and the segment's; MMC_ERR_IO when the file can't be
+// opened; MMC_ERR_OUT_OF_MEMORY when the memory can't be mapped; MMC_ERR_NO_SPACE when the file system has no room for the file, the store
+// has had 1048576 segments or no pool addresses are left. Blocks while memory is touched, with `prefault`, and while a file gets its blocks. Any
+// thread. Since 0.1.
 int32_t mmc_register_segment(struct mmc_store *store,
                              const struct mmc_segment_options *options,
                              uint64_t *address);
@@ -809,6 +838,36 @@ int32_t mmc_batch_remove(struct mmc_store *store,
                          uint32_t flags,
                          int32_t *results);
 
+// Moves `count` objects from one medium to a slower one.
+//
+// `keys`: an array of `count` elements, at most 16384. `from`, `to`: MMC_MEDIUM_*, `to` slower than `from` (HBM, DRAM, SSD in this order).
+// `flags`: 0. `results`: an array of `count` codes: MMC_OK when the object has a copy on `to` now and none on `from`; MMC_ERR_NOT_FOUND
+// when no readable object has this key, or it is on neither; MMC_ERR_BUSY when it is pinned or leased on `from`: it has a copy on both
+// then; MMC_ERR_NO_SPACE when no room can be made on `to`; MMC_ERR_IO when the disk failed: the object stays where it was.
+//
+// An object can be read at every instant of its move. Room on `to` is made as by a put there. Blocks for the copies and the disk. Any
+// thread. Since 0.1.
+int32_t mmc_evict(struct mmc_store *store,
+                  const struct mmc_key *keys,
+                  size_t count,
+                  uint32_t from,
+                  uint32_t to,
+                  uint32_t flags,
+                  int32_t *results);
+
+// Copies `count` objects from one medium to a faster one, so that they are there when they are wanted. The copies on `from` stay: the
+// objects can leave the faster medium again without being copied.
+//
+// `from`, `to`: MMC_MEDIUM_*, `to` faster than `from`. `results`: an array of `count` codes: MMC_OK when the object has a copy on `to` now;
+// the others as of mmc_evict. Else as mmc_evict. Since 0.1.
+int32_t mmc_prefetch(struct mmc_store *store,
+                     const struct mmc_key *keys,
+                     size_t count,
+                     uint32_t from,
+                     uint32_t to,
+                     uint32_t flags,
+                     int32_t *results);
+
 // Takes `key` and memory for `size` bytes, which the caller fills. Nobody sees the object before mmc_commit.
 //
 // `size`: bytes, at least 1. `options`: borrowed; may be null; `term_ms` in it is how long the key is kept. Past its term the key is free
@@ -1014,3 +1073,12 @@ int32_t mmc_set_event_callback(struct mmc_store *store,
 #endif  // __cplusplus
 
 #endif  /* MMC_H */
+
+#ifndef MMC_CONFIG_INIT
+#define MMC_CONFIG_INIT
+// Makes a config of the caller's one in which nothing is set. `config`: where to write; its old content does not matter. Returns MMC_OK, or
+// MMC_ERR_INVALID_PARAM for null. Never blocks; any thread. Since 0.1.
+static inline int32_t mmc_config_init(mmc_config *config) {
+    return mmc_config_init_sized(config, sizeof *config);
+}
+#endif

@@ -184,6 +184,14 @@ class Config {
     Config &memory(uint32_t kind) noexcept { return set(config_.memory, kind); }
     // The NUMA node to take memory from first. Default: no preference.
     Config &numa_node(uint32_t node) noexcept { return set(config_.numa_node, node + 1); }
+    // The file of a first SSD segment, and its bytes: objects move there when memory is short. Default none.
+    Config &ssd(std::string path, uint64_t bytes) {
+        return set(config_.ssd_size, bytes).keep(ssd_path_, std::move(path));
+    }
+    // Bytes a second that are moved between media in the background, at most. Default: as fast as it goes.
+    Config &move_rate(uint64_t bytes) noexcept { return set(config_.move_rate, bytes); }
+    // Compare what is got from memory with what was put. Default off.
+    Config &verify_dram(bool on) noexcept { return set(config_.verify_dram, on ? MMC_ON : MMC_OFF); }
 
     // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
     Config &eviction(uint32_t policy) noexcept { return set(config_.eviction, policy); }
@@ -198,6 +206,7 @@ class Config {
         config.http_address = http_address_ ? http_address_->c_str() : nullptr;
         config.http_token = http_token_ ? http_token_->c_str() : nullptr;
         config.config_path = config_path_ ? config_path_->c_str() : nullptr;
+        config.ssd_path = ssd_path_ ? ssd_path_->c_str() : nullptr;
         return config;
     }
 
@@ -212,7 +221,7 @@ class Config {
     }
 
     mmc_config config_;
-    std::optional<std::string> http_address_, http_token_, config_path_;
+    std::optional<std::string> http_address_, http_token_, config_path_, ssd_path_;
 };
 
 // Where and how objects are put. What is zero or empty is the default of mmc_put_options.
@@ -578,6 +587,18 @@ class Store {
     std::vector<int32_t> batch_remove(const Keys &keys) {
         return batch(keys.size(), [&](int32_t *results) {
             return mmc_batch_remove(store_, keys.data(), keys.size(), 0, results);
+        });
+    }
+    // Moves objects to a slower medium: MMC_MEDIUM_*.
+    std::vector<int32_t> evict(const Keys &keys, uint32_t from, uint32_t to) {
+        return batch(keys.size(), [&](int32_t *results) {
+            return mmc_evict(store_, keys.data(), keys.size(), from, to, 0, results);
+        });
+    }
+    // Copies objects to a faster medium.
+    std::vector<int32_t> prefetch(const Keys &keys, uint32_t from, uint32_t to) {
+        return batch(keys.size(), [&](int32_t *results) {
+            return mmc_prefetch(store_, keys.data(), keys.size(), from, to, 0, results);
         });
     }
 

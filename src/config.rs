@@ -44,7 +44,7 @@ const DEFAULT_WATERMARK_LOW: u32 = 80;
 const WATERMARK_DISTANCE: u32 = 10;
 
 /// A segment is handed out in units of this many bytes, so its size is a multiple of it.
-const DRAM_GRAIN_BYTES: u64 = 4096;
+const GRAIN_BYTES: u64 = 4096;
 /// Ranks are 16 bits wide in addresses and listings.
 const MAX_RANK: u32 = 65535;
 /// The largest node number that a Linux kernel can be built for (`NODES_SHIFT` of 10).
@@ -87,6 +87,14 @@ pub struct Options {
     pub eviction: Option<Eviction>,
     /// The file of settings. Empty for none.
     pub config_path: Option<PathBuf>,
+    /// The file of the first SSD segment. Empty for none.
+    pub ssd_path: Option<PathBuf>,
+    /// Bytes of that segment: a multiple of 4096.
+    pub ssd_size: Option<u64>,
+    /// Bytes a second that are moved between media in the background, at most; 0 for no limit.
+    pub move_rate: Option<u64>,
+    /// Whether gets compare what lies in memory with what was put.
+    pub verify_dram: Option<bool>,
 }
 
 /// What the library maps a DRAM segment from.
@@ -134,6 +142,14 @@ pub struct Config {
     pub numa_node: Option<u32>,
     /// What goes first when there is no room.
     pub eviction: Eviction,
+    /// The file of the SSD segment; `None` for no such segment.
+    pub ssd_path: Option<PathBuf>,
+    /// Bytes of the SSD segment, a multiple of 4096.
+    pub ssd_size: u64,
+    /// Bytes a second that are moved in the background; 0 for no limit.
+    pub move_rate: u64,
+    /// Whether gets compare what lies in memory with what was put.
+    pub verify_dram: bool,
 }
 
 /// Something about the settings that a person should know, to be logged once the level of the log is set.
@@ -209,10 +225,10 @@ impl Options {
 
     /// The caller's options when all of them are within their limits, the address in its full form.
     fn checked(mut self) -> Result<Options> {
-        if let Some(bytes) = self.dram_size.filter(|bytes| bytes % DRAM_GRAIN_BYTES != 0) {
-            return Err(invalid!(
-                "dram_size of {bytes} bytes: must be a multiple of {DRAM_GRAIN_BYTES}"
-            ));
+        for (name, size) in [("dram_size", self.dram_size), ("ssd_size", self.ssd_size)] {
+            if let Some(bytes) = size.filter(|bytes| bytes % GRAIN_BYTES != 0) {
+                return Err(invalid!("{name} of {bytes} bytes: must be a multiple of {GRAIN_BYTES}"));
+            }
         }
         let ranges = [
             ("rank", self.rank, 0, MAX_RANK),
@@ -256,6 +272,10 @@ impl Options {
             numa_node: self.numa_node.or(lower.numa_node),
             eviction: self.eviction.or(lower.eviction),
             config_path: self.config_path.or(lower.config_path),
+            ssd_path: self.ssd_path.or(lower.ssd_path),
+            ssd_size: self.ssd_size.or(lower.ssd_size),
+            move_rate: self.move_rate.or(lower.move_rate),
+            verify_dram: self.verify_dram.or(lower.verify_dram),
         }
     }
 
@@ -278,6 +298,10 @@ impl Options {
             memory: self.memory.unwrap_or_default(),
             numa_node: self.numa_node,
             eviction: self.eviction.unwrap_or_default(),
+            ssd_path: self.ssd_path.filter(|path| !path.as_os_str().is_empty()),
+            ssd_size: self.ssd_size.unwrap_or(0),
+            move_rate: self.move_rate.unwrap_or(0),
+            verify_dram: self.verify_dram.unwrap_or(false),
         }
     }
 }
@@ -296,7 +320,11 @@ fn settled(caller: Options, variables: Options, file: Options, name: Option<&str
             "watermark_low {low} (from {low_origin}): must not be above watermark_high {high} (from {high_origin})"
         ));
     }
-    Ok(config)
+    match (&config.ssd_path, config.ssd_size) {
+        (Some(path), 0) => Err(invalid!("ssd_path {}: needs an ssd_size", path.display())),
+        (None, size) if size > 0 => Err(invalid!("ssd_size {size}: needs an ssd_path")),
+        _ => Ok(config),
+    }
 }
 
 /// Bytes of a size in text: `134217728`, `2048KB`, `200mb`, `2.5GB`, `1TB`, `512MiB`. Case does not matter, units are

@@ -30,6 +30,8 @@ pub enum Error {
     NotFound,
     /// No such token, segment or address.
     Unknown(Cow<'static, str>),
+    /// The object's bytes are not those that were written: as good as not there.
+    Rotten,
     /// The caller's size is not the object's.
     SizeMismatch {
         /// Bytes that the caller gave.
@@ -158,7 +160,7 @@ impl Error {
             Error::NotStarted => MMC_ERR_NOT_STARTED,
             Error::Timeout(_) => MMC_ERR_TIMEOUT,
             Error::Exists => MMC_ERR_EXISTS,
-            Error::NotFound | Error::Unknown(_) => MMC_ERR_NOT_FOUND,
+            Error::NotFound | Error::Rotten | Error::Unknown(_) => MMC_ERR_NOT_FOUND,
             Error::SizeMismatch { .. } => MMC_ERR_SIZE_MISMATCH,
             Error::OutOfMemory(_) => MMC_ERR_OUT_OF_MEMORY,
             Error::State(_) => MMC_ERR_STATE,
@@ -188,6 +190,7 @@ impl fmt::Display for Error {
             Error::NotStarted => f.write_str("the store is not open: it was never opened or has been closed"),
             Error::Exists => f.write_str("the key is taken: an object has it, or a reservation holds it"),
             Error::NotFound => f.write_str("no readable object has this key"),
+            Error::Rotten => f.write_str("the object's bytes are no longer those that were put: it has been dropped"),
             Error::SizeMismatch { given, object } => {
                 write!(f, "a buffer of {given} bytes for an object of {object} bytes")
             }

@@ -50,10 +50,23 @@ pub(crate) enum Counter {
     LeasesExpired,
     ReservationsExpired,
     HttpRequests,
+    /// Copies that left a medium for a slower one, or for one that the object had a copy on already.
+    Demotions,
+    /// Copies that were made on a faster medium.
+    Promotions,
+    /// Bytes of the objects of which a copy was made on another medium.
+    MovedBytes,
+    MoveFailures,
+    /// Objects whose bytes were no longer those that were put.
+    RottenObjects,
+    /// Objects dropped from a medium that has a slower one below it.
+    SpillDrops,
+    HbmHits,
+    SsdHits,
 }
 
 /// Every counter with its family and its line of the summary, in the order of [`Counter`], which is the summary's.
-const COUNTERS: [(Counter, &str, &str, &str); 15] = [
+const COUNTERS: [(Counter, &str, &str, &str); 23] = [
     (
         Counter::AllocOperations,
         "memcache_alloc_operations_total",
@@ -143,6 +156,54 @@ const COUNTERS: [(Counter, &str, &str, &str); 15] = [
         "memcache_http_requests_total",
         "Total number of requests that the admin port has answered",
         "HTTP Requests",
+    ),
+    (
+        Counter::Demotions,
+        "memcache_demotions_total",
+        "Total number of copies that left a medium for a slower one",
+        "Demotions",
+    ),
+    (
+        Counter::Promotions,
+        "memcache_promotions_total",
+        "Total number of copies made on a faster medium",
+        "Promotions",
+    ),
+    (
+        Counter::MovedBytes,
+        "memcache_moved_bytes_total",
+        "Total bytes of the objects that were copied from one medium to another",
+        "Moved Bytes",
+    ),
+    (
+        Counter::MoveFailures,
+        "memcache_move_failures_total",
+        "Total number of moves between media that failed and left the object where it was",
+        "Move Failures",
+    ),
+    (
+        Counter::RottenObjects,
+        "memcache_rotten_objects_total",
+        "Total number of copies dropped because their bytes were no longer those that were put",
+        "Rotten Objects",
+    ),
+    (
+        Counter::SpillDrops,
+        "memcache_spill_drops_total",
+        "Total number of objects dropped because the slower medium below them was too slow, full or failing",
+        "Spill Drops",
+    ),
+    (
+        Counter::HbmHits,
+        "memcache_get_hits_device_total",
+        "Total number of objects that get has found in device memory",
+        "Get Hits Device",
+    ),
+    (
+        Counter::SsdHits,
+        "memcache_get_hits_ssd_total",
+        "Total number of objects that get has found on SSD",
+        "Get Hits SSD",
     ),
 ];
 

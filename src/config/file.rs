@@ -18,14 +18,14 @@
 //! multiple of 4096 bytes, and a note says so: nobody writes `2.5GB` and means its last byte. The bytes of a token are
 //! never repeated in a message.
 
-use super::{Checked, DRAM_GRAIN_BYTES, Eviction, MAX_NUMA_NODE, MAX_RANK, Memory, Note, Options};
+use super::{Checked, Eviction, GRAIN_BYTES, MAX_NUMA_NODE, MAX_RANK, Memory, Note, Options};
 use super::{is_host, parse_address, parse_bytes, parse_level, parse_number, parse_token, shown};
 use crate::error::{Error, Result, invalid};
 use crate::log::Level;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Files in use have a hundred lines; this stops at a device or a dump that was named by mistake.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -44,7 +44,7 @@ type Check = fn(&str) -> Checked<()>;
 /// The library's own options.
 const OWN: &[(&str, Setter)] = &[
     ("mmc.dram_size", |options, text| {
-        set_dram_size(options, parse_bytes(text)?)
+        set_size(&mut options.dram_size, parse_bytes(text)?)
     }),
     ("mmc.rank", |options, text| {
         set(&mut options.rank, parse_number(text, 0, MAX_RANK))
@@ -79,12 +79,24 @@ const OWN: &[(&str, Setter)] = &[
     ("mmc.eviction", |options, text| {
         set(&mut options.eviction, parse_eviction(text))
     }),
+    ("mmc.ssd_path", |options, text| {
+        set(&mut options.ssd_path, parse_path(text))
+    }),
+    ("mmc.ssd_size", |options, text| {
+        set_size(&mut options.ssd_size, parse_bytes(text)?)
+    }),
+    ("mmc.move_rate", |options, text| {
+        set(&mut options.move_rate, parse_bytes(text))
+    }),
+    ("mmc.verify_dram", |options, text| {
+        set(&mut options.verify_dram, parse_flag(text))
+    }),
 ];
 
 /// Keys of the multi-process service that mean something here.
 const DROP_IN: &[(&str, Setter)] = &[
     ("ock.mmc.local_service.dram.size", |options, text| {
-        set_dram_size(options, parse_service_bytes(text)?)
+        set_size(&mut options.dram_size, parse_service_bytes(text)?)
     }),
     ("ock.mmc.evict_threshold_high", |options, text| {
         set(&mut options.watermark_high, parse_number(text, 1, 100))
@@ -305,12 +317,12 @@ fn set<T>(option: &mut Option<T>, value: Checked<T>) -> Checked<Option<String>> 
     Ok(None)
 }
 
-fn set_dram_size(options: &mut Options, bytes: u64) -> Checked<Option<String>> {
+fn set_size(option: &mut Option<u64>, bytes: u64) -> Checked<Option<String>> {
     let rounded = bytes
-        .checked_next_multiple_of(DRAM_GRAIN_BYTES)
-        .ok_or_else(|| format!("must be at most {} bytes", u64::MAX - (DRAM_GRAIN_BYTES - 1)))?;
-    options.dram_size = Some(rounded);
-    Ok((rounded != bytes).then(|| format!("rounded up to {rounded} bytes, a multiple of {DRAM_GRAIN_BYTES}")))
+        .checked_next_multiple_of(GRAIN_BYTES)
+        .ok_or_else(|| format!("must be at most {} bytes", u64::MAX - (GRAIN_BYTES - 1)))?;
+    *option = Some(rounded);
+    Ok((rounded != bytes).then(|| format!("rounded up to {rounded} bytes, a multiple of {GRAIN_BYTES}")))
 }
 
 fn parse_service_bytes(text: &str) -> Checked<u64> {
@@ -362,6 +374,10 @@ fn check_url(text: &str) -> Checked<()> {
         Some((host, port)) if is_host(host) && parse_number(port, 1, 65535).is_ok() => Ok(()),
         _ => Err("must be tcp://host:port, with a port of 1 to 65535".to_string()),
     }
+}
+
+fn parse_path(text: &str) -> Checked<PathBuf> {
+    check_path(text).map(|()| PathBuf::from(text))
 }
 
 fn check_path(text: &str) -> Checked<()> {

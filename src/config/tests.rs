@@ -62,6 +62,10 @@ fn nothing_given_means_the_defaults() {
         memory: Memory::Private,
         numa_node: None,
         eviction: Eviction::Prefix,
+        ssd_path: None,
+        ssd_size: 0,
+        move_rate: 0,
+        verify_dram: false,
     };
     assert_eq!(config, expected);
     assert_eq!(notes, []);

@@ -9,7 +9,8 @@ use std::ffi::c_void;
 
 use super::boundary::guard;
 use super::convert::{
-    Out, buffers, check_batch, check_flags, key_from, put_options, put_out, require_out, slice, slice_mut, stream_of,
+    Out, buffers, check_batch, check_flags, key_from, medium_from, put_options, put_out, require_out, slice, slice_mut,
+    stream_of,
 };
 use super::handle;
 use super::objects::object_info;
@@ -18,7 +19,9 @@ use super::types::{
 };
 use crate::error::{Result, invalid};
 use crate::key::Key;
+use crate::segment::Medium;
 use crate::segment::buffers::{Buffers, list_of};
+use crate::store::migrate::Way;
 
 /// Keys of a batch with their buffers, one after the other in flat arrays.
 struct Elements<'a> {
@@ -390,4 +393,62 @@ pub unsafe extern "C" fn mmc_batch_remove(
         entered.store().batch_remove(key, results);
         Ok(())
     })
+}
+
+/// Moves `count` objects from one medium to a slower one.
+///
+/// `keys`: an array of `count` elements, at most 16384. `from`, `to`: MMC_MEDIUM_*, `to` slower than `from` (HBM, DRAM, SSD in this order).
+/// `flags`: 0. `results`: an array of `count` codes: MMC_OK when the object has a copy on `to` now and none on `from`; MMC_ERR_NOT_FOUND
+/// when no readable object has this key, or it is on neither; MMC_ERR_BUSY when it is pinned or leased on `from`: it has a copy on both
+/// then; MMC_ERR_NO_SPACE when no room can be made on `to`; MMC_ERR_IO when the disk failed: the object stays where it was.
+///
+/// An object can be read at every instant of its move. Room on `to` is made as by a put there. Blocks for the copies and the disk. Any
+/// thread. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_evict(
+    store: *mut mmc_store,
+    keys: *const mmc_key,
+    count: usize,
+    from: u32,
+    to: u32,
+    flags: u32,
+    results: *mut i32,
+) -> i32 {
+    guard("mmc_evict", || {
+        let entered = handle::enter(store.cast())?;
+        check_flags(flags, 0)?;
+        let way = Way::down(required_medium("from", from)?, required_medium("to", to)?)?;
+        // SAFETY: the caller gives arrays of `count` elements.
+        let (key, results) = unsafe { keys_and_results(keys, count, results)? };
+        entered.store().batch_evict(key, way, results)
+    })
+}
+
+/// Copies `count` objects from one medium to a faster one, so that they are there when they are wanted. The copies on `from` stay: the
+/// objects can leave the faster medium again without being copied.
+///
+/// `from`, `to`: MMC_MEDIUM_*, `to` faster than `from`. `results`: an array of `count` codes: MMC_OK when the object has a copy on `to` now;
+/// the others as of mmc_evict. Else as mmc_evict. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_prefetch(
+    store: *mut mmc_store,
+    keys: *const mmc_key,
+    count: usize,
+    from: u32,
+    to: u32,
+    flags: u32,
+    results: *mut i32,
+) -> i32 {
+    guard("mmc_prefetch", || {
+        let entered = handle::enter(store.cast())?;
+        check_flags(flags, 0)?;
+        let way = Way::up(required_medium("from", from)?, required_medium("to", to)?)?;
+        // SAFETY: the caller gives arrays of `count` elements.
+        let (key, results) = unsafe { keys_and_results(keys, count, results)? };
+        entered.store().batch_prefetch(key, way, results)
+    })
+}
+
+fn required_medium(name: &str, number: u32) -> Result<Medium> {
+    medium_from(number)?.ok_or_else(|| invalid!("{name} is not set: must be MMC_MEDIUM_*"))
 }

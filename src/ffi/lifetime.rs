@@ -31,22 +31,46 @@ pub extern "C" fn mmc_abi_version() -> u32 {
     MMC_ABI_VERSION
 }
 
-/// Makes a config of the caller's one in which nothing is set.
+/// Bytes of a config when `mmc_config_init` got its meaning.
+const FIRST_CONFIG_BYTES: usize = 72;
+
+/// What programs call that were built when the header declared this very symbol: their config has the size that it had then. The header's
+/// own function of this name gives the size of the config along (`cbindgen.toml`).
 ///
-/// `config`: where to write; its old content does not matter. Returns MMC_OK, or MMC_ERR_INVALID_PARAM for null. Never blocks; any
-/// thread. Since 0.1.
+/// # Safety
+/// `config` is null or a config of that size, which may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_config_init(config: *mut mmc_config) -> i32 {
-    guard("mmc_config_init", || {
-        require_out("config", config)?;
-        // SAFETY: the caller gives a struct of the size that it had when this symbol got its meaning: a later, larger one gets a symbol
-        // of its own behind the same name in the header. All zero is valid.
-        unsafe {
-            std::ptr::write_bytes(config, 0, 1);
-            (*config).struct_size = size_of::<mmc_config>() as u32;
-        }
-        Ok(())
-    })
+    // SAFETY: promised by the caller.
+    guard("mmc_config_init", || unsafe { init_config(config, FIRST_CONFIG_BYTES) })
+}
+
+/// Makes a config of the caller's one in which nothing is set: what mmc_config_init does.
+///
+/// `config`: where to write; its old content does not matter. `size`: sizeof(mmc_config). Returns MMC_OK, or MMC_ERR_INVALID_PARAM for null
+/// or a size that is none. Never blocks; any thread. Since 0.1.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mmc_config_init_sized(config: *mut mmc_config, size: usize) -> i32 {
+    // SAFETY: the caller gives null or a config of this size.
+    guard("mmc_config_init_sized", || unsafe { init_config(config, size) })
+}
+
+/// # Safety
+/// `config` is null or a config of `size` bytes, which may be written.
+unsafe fn init_config(config: *mut mmc_config, size: usize) -> Result<()> {
+    require_out("config", config)?;
+    let largest = 1 << 16;
+    if !(FIRST_CONFIG_BYTES..largest).contains(&size) {
+        return Err(invalid!(
+            "size {size}: must be sizeof(mmc_config), from {FIRST_CONFIG_BYTES} to {largest}"
+        ));
+    }
+    // SAFETY: promised by the caller; all zero is valid, and the first field is there.
+    unsafe {
+        std::ptr::write_bytes(config.cast::<u8>(), 0, size);
+        (*config).struct_size = size as u32;
+    }
+    Ok(())
 }
 
 /// Reads settings from a text in the form of a config file, `key = value` lines, into a config.
@@ -195,14 +219,14 @@ fn environment(name: &str) -> Option<String> {
 /// The strings of `config` are null or C strings.
 unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     check_reserved("mmc_config", config.reserved)?;
-    check_reserved("mmc_config", config.reserved_2)?;
     let number = |value: u32| (value != 0).then_some(value);
     // SAFETY: the strings are the caller's, null or C strings.
-    let (http_address, http_token, config_path) = unsafe {
+    let (http_address, http_token, config_path, ssd_path) = unsafe {
         (
             text_from("http_address", config.http_address)?,
             text_from("http_token", config.http_token)?,
             text_from("config_path", config.config_path)?,
+            text_from("ssd_path", config.ssd_path)?,
         )
     };
     Ok(Options {
@@ -226,6 +250,10 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
         numa_node: number(config.numa_node).map(|node| node - 1),
         eviction: eviction_from(config.eviction)?,
         config_path: config_path.map(PathBuf::from),
+        ssd_path: ssd_path.map(PathBuf::from),
+        ssd_size: (config.ssd_size != 0).then_some(config.ssd_size),
+        move_rate: (config.move_rate != 0).then_some(config.move_rate),
+        verify_dram: switch_from("verify_dram", config.verify_dram)?,
     })
 }
 
@@ -275,15 +303,20 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
             Eviction::Prefix => MMC_EVICTION_PREFIX,
         }),
     );
+    fill(&mut config.ssd_size, options.ssd_size);
+    fill(&mut config.move_rate, options.move_rate);
+    fill(&mut config.verify_dram, options.verify_dram.map(switch));
 }
 
 /// Fills the strings of a config that are unset, and gives the bytes that are to lie at `strings`. Of a path only "" is ever filled in, which
 /// is the library's own.
 fn fill_texts(config: &mut mmc_config, options: &Options, strings: *mut c_char) -> Vec<u8> {
     let mut bytes = Vec::new();
+    let ssd_path = options.ssd_path.as_deref().and_then(|path| path.to_str());
     let fields = [
-        (&mut config.http_address, &options.http_address),
-        (&mut config.http_token, &options.http_token),
+        (&mut config.http_address, options.http_address.as_deref()),
+        (&mut config.http_token, options.http_token.as_deref()),
+        (&mut config.ssd_path, ssd_path),
     ];
     for (field, text) in fields {
         if let Some(text) = text

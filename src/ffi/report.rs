@@ -92,6 +92,14 @@ pub unsafe extern "C" fn mmc_stats(store: *mut mmc_store, statistics: *mut mmc_s
                 reservations: levels.reservations,
                 leases: levels.leases,
                 events_dropped: total(Counter::EventsDropped),
+                get_hits_hbm: total(Counter::HbmHits),
+                get_hits_ssd: total(Counter::SsdHits),
+                demotions: total(Counter::Demotions),
+                promotions: total(Counter::Promotions),
+                moved_bytes: total(Counter::MovedBytes),
+                move_failures: total(Counter::MoveFailures),
+                rotten_objects: total(Counter::RottenObjects),
+                spill_drops: total(Counter::SpillDrops),
             },
         );
         Ok(())

@@ -18,9 +18,9 @@ use crate::error::{Error, Result, invalid};
 use crate::segment::Medium;
 use crate::segment::device::{CopyOperation, Device, Direction};
 use crate::segment::dram::{Kind, Pages, Wishes};
-use crate::store::Source;
 use crate::store::report::SegmentView;
 use crate::store::segments::Plan;
+use crate::store::{FileSource, Source};
 
 /// Registers a segment.
 ///
@@ -29,9 +29,11 @@ use crate::store::segments::Plan;
 /// once and never again while the store lives. May be null.
 ///
 /// Returns MMC_OK; MMC_ERR_INVALID_PARAM, with a message that says which, for an unknown medium, a rank over 65535, a capacity that is
-/// zero or no multiple of 4096, a base that is null, unaligned or overlaps another segment, HBM without a callback;
-/// MMC_ERR_UNSUPPORTED for SSD; MMC_ERR_OUT_OF_MEMORY when the memory can't be mapped; MMC_ERR_NO_SPACE when the store has had 1048576
-/// segments or no pool addresses are left. Blocks while memory is touched, with `prefault`. Any thread. Since 0.1.
+/// zero or no multiple of 4096, a base that is null, unaligned or overlaps another segment, HBM without a callback, SSD without a file
+/// or with one that is another segment's, no regular file, or of another size than 0 and the segment's; MMC_ERR_IO when the file can't be
+/// opened; MMC_ERR_OUT_OF_MEMORY when the memory can't be mapped; MMC_ERR_NO_SPACE when the file system has no room for the file, the store
+/// has had 1048576 segments or no pool addresses are left. Blocks while memory is touched, with `prefault`, and while a file gets its blocks. Any
+/// thread. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_register_segment(
     store: *mut mmc_store,
@@ -105,21 +107,28 @@ fn plan_from(options: &mmc_segment_options) -> Result<(Plan, Source)> {
     };
     // SAFETY: the caller gives null or a C string.
     let path = unsafe { text_from("path", options.path)? };
-    if medium == Medium::Ssd {
-        return Err(Error::Unsupported("SSD segments are not supported yet".into()));
-    }
-    if let Some(path) = path {
-        return Err(invalid!(
-            "path {path:?} for a {} segment: only SSD has a file",
-            medium.name()
-        ));
-    }
     let plan = Plan {
         medium,
         rank: options.rank,
         capacity: options.capacity,
     };
     let base = options.base.expose_provenance();
+    match (medium, path) {
+        (Medium::Ssd, None) => return Err(invalid!("path is null: an SSD segment needs a file")),
+        (Medium::Ssd, Some(_)) if base != 0 || options.copy.is_some() => {
+            return Err(invalid!(
+                "base and copy must be null for an SSD segment: its memory is a file"
+            ));
+        }
+        (Medium::Ssd, Some(path)) => return Ok((plan, Source::File(FileSource::Path(path.into())))),
+        (_, Some(path)) => {
+            return Err(invalid!(
+                "path {path:?} for a {} segment: only SSD has a file",
+                medium.name()
+            ));
+        }
+        (_, None) => {}
+    }
     let source = match (options.copy, base) {
         (None, 0) => Source::Map(Wishes {
             kind: match memory_from(options.memory)?.unwrap_or_default() {

@@ -69,7 +69,8 @@ pub const MMC_COPY_FROM_SEGMENT: u32 = 2;
 pub const MMC_EVENT_STORED: u32 = 1;
 /// An event: a copy is gone; it was removed, evicted, or its segment was unregistered.
 pub const MMC_EVENT_REMOVED: u32 = 2;
-/// An event: a copy went from one medium to another. Kept for a later version; this one sends none.
+/// An event: a copy went from one medium to another. Kept for a later version; this one sends none: a move is a stored copy on the one
+/// medium and then a removed one on the other.
 pub const MMC_EVENT_MOVED: u32 = 3;
 
 /// What a mapped segment's pages are: 4096 bytes each.
@@ -128,7 +129,8 @@ pub struct mmc_config {
     pub rank: u32,
     /// Bytes of the first DRAM segment, a multiple of 4096, or MMC_NO_DRAM. Default 1 GiB, mapped as it is touched.
     pub dram_size: u64,
-    /// Percent of a segment in use at which eviction in the background starts. 1 to 100. Default 90; 100 turns it off.
+    /// Percent of a segment in use at which eviction in the background starts. 1 to 100. Default 90; 100 turns it off, and with it all
+    /// moves between media that nobody has asked for.
     pub watermark_high: u32,
     /// Percent at which it stops. Default 80.
     pub watermark_low: u32,
@@ -154,10 +156,18 @@ pub struct mmc_config {
     pub clock: mmc_clock_callback,
     /// Given to `clock`.
     pub clock_user_data: *mut c_void,
+    /// The file of a first SSD segment, to which objects move when memory is short: it is made, or has the segment's size already.
+    /// Default none.
+    pub ssd_path: *const c_char,
+    /// Bytes of that segment, a multiple of 4096. Set exactly when ssd_path is.
+    pub ssd_size: u64,
+    /// Bytes a second that are moved between media in the background, at most. Default: as fast as it goes.
+    pub move_rate: u64,
     /// MMC_EVICTION_*: what goes first when there is no room. Default prefix.
     pub eviction: u32,
-    /// Zero.
-    pub reserved_2: u32,
+    /// MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
+    /// the bytes of every put and every get. Default off.
+    pub verify_dram: u32,
 }
 
 /// One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -218,7 +228,7 @@ pub struct mmc_segment_options {
     pub numa_node: u32,
     /// Zero.
     pub reserved: u32,
-    /// The file of an SSD segment.
+    /// The file of an SSD segment: a regular file, which is made, or has `capacity` bytes already. It is the segment's alone.
     pub path: *const c_char,
 }
 
@@ -258,7 +268,7 @@ pub struct mmc_put_options {
     pub preferred_ranks: *const u32,
     /// How many.
     pub preferred_count: usize,
-    /// MMC_MEDIUM_*. Default: DRAM where a segment of it is registered, else HBM.
+    /// MMC_MEDIUM_*. Default: the first of DRAM, HBM and SSD of which a segment is registered.
     pub medium: u32,
     /// Zero.
     pub reserved: u32,
@@ -290,7 +300,7 @@ pub struct mmc_blob_info {
     pub rank: u32,
     /// Pool address of its first byte.
     pub address: u64,
-    /// Where this process has it, null for a device's memory. The bytes may be others' the next moment: read them under a pin or a lease.
+    /// Where this process has it, null for a device's memory and for SSD. The bytes may be others' the next moment: read them under a pin or a lease.
     pub data: *const c_void,
 }
 
@@ -324,7 +334,7 @@ pub struct mmc_view {
     pub token: u64,
     /// Pool address of the first byte.
     pub address: u64,
-    /// Where this process has it; null for a device's memory.
+    /// Where this process has it; null for a device's memory and for SSD.
     pub data: *mut c_void,
     /// Bytes of the object.
     pub size: u64,
@@ -406,14 +416,30 @@ pub struct mmc_statistics {
     pub leases: u64,
     /// Events that the event callback's queue had no room for.
     pub events_dropped: u64,
+    /// Gets that found their object in HBM.
+    pub get_hits_hbm: u64,
+    /// Gets that found their object on SSD.
+    pub get_hits_ssd: u64,
+    /// Copies that left a medium for a slower one.
+    pub demotions: u64,
+    /// Copies made on a faster medium.
+    pub promotions: u64,
+    /// Bytes of the objects that were copied from one medium to another.
+    pub moved_bytes: u64,
+    /// Moves that failed, and left the object where it was.
+    pub move_failures: u64,
+    /// Copies dropped because their bytes were no longer those that were put.
+    pub rotten_objects: u64,
+    /// Objects dropped because the slower medium below them was too slow, full or failing.
+    pub spill_drops: u64,
 }
 
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<mmc_key>() == 16);
-    assert!(size_of::<mmc_config>() == 96 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(size_of::<mmc_config>() == 120 && offset_of!(mmc_config, dram_size) == 8);
     assert!(offset_of!(mmc_config, clock) == 72 && offset_of!(mmc_config, clock_user_data) == 80);
-    assert!(offset_of!(mmc_config, eviction) == 88);
+    assert!(offset_of!(mmc_config, ssd_path) == 88 && offset_of!(mmc_config, eviction) == 112);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
     assert!(size_of::<mmc_copy_operation>() == 24);
     assert!(size_of::<mmc_copy_operation>() == size_of::<crate::segment::device::CopyOperation>());
@@ -425,7 +451,7 @@ const _: () = {
     assert!(size_of::<mmc_object_info>() == 24 + 8 * 24 && offset_of!(mmc_object_info, blobs) == 24);
     assert!(size_of::<mmc_view>() == 40 && offset_of!(mmc_view, token) == 8);
     assert!(size_of::<mmc_event>() == 32);
-    assert!(size_of::<mmc_statistics>() == 160 && offset_of!(mmc_statistics, stored_keys) == 8);
+    assert!(size_of::<mmc_statistics>() == 224 && offset_of!(mmc_statistics, stored_keys) == 8);
     assert!(MMC_MAX_BATCH as usize == crate::evict::MAX_BATCH);
     assert!(MMC_MAX_KEY_SIZE as usize == crate::key::MAX_KEY_BYTES);
     assert!(MMC_MAX_REPLICAS as usize == crate::object::MAX_COPIES);

@@ -24,13 +24,30 @@ pub(crate) enum State {
     Gone = 4,
 }
 
-/// Which object a slot has: generation, copies, state, length of the key.
+/// Which object a slot has: generation, turn, copies, state, length of the key, and whether it belongs on a device.
+///
+/// The turn is how often a copy was added to the object while everybody could read it, in seven bits. It is what tells a reader who found
+/// every copy gone that the object has only moved meanwhile: then the life is another, and he looks again. He would take a move
+/// for a miss only if the object moved a multiple of 128 times while he was looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Life(u64);
 
+const STATE_SHIFT: u32 = 16;
+const STATE: u64 = 0xf << STATE_SHIFT;
+const COPIES_SHIFT: u32 = 20;
+const COPIES: u64 = 0xf << COPIES_SHIFT;
+const IS_OF_DEVICE: u64 = 1 << 24;
+const TURN: u64 = 1 << 25;
+const TURNS: u64 = 0x7f << 25;
+
 impl Life {
     pub(crate) fn new(generation: u32, copies: usize, state: State, key_bytes: usize) -> Life {
-        Life((u64::from(generation) << 32) | ((copies as u64) << 24) | ((state as u64) << 16) | key_bytes as u64)
+        Life(
+            (u64::from(generation) << 32)
+                | ((copies as u64) << COPIES_SHIFT)
+                | ((state as u64) << STATE_SHIFT)
+                | key_bytes as u64,
+        )
     }
 
     /// How often the slot had been given up before this object came.
@@ -39,7 +56,7 @@ impl Life {
     }
 
     pub(crate) fn state(self) -> State {
-        match (self.0 >> 16) & 0xff {
+        match (self.0 & STATE) >> STATE_SHIFT {
             0 => State::Free,
             1 => State::Reserved,
             2 => State::Lent,
@@ -53,9 +70,14 @@ impl Life {
         matches!(self.state(), State::Reserved | State::Lent | State::Readable)
     }
 
-    /// Copies that were ever made of it; some may be gone.
+    /// Copies that it has had at once, at most; some may be gone.
     pub(crate) fn copies(self) -> usize {
-        ((self.0 >> 24) & 0xff) as usize
+        ((self.0 & COPIES) >> COPIES_SHIFT) as usize
+    }
+
+    /// Whether it was put into memory that only a device's callback reaches, so that its readers' buffers may be such memory, too.
+    pub(crate) fn is_of_device(self) -> bool {
+        self.0 & IS_OF_DEVICE != 0
     }
 
     pub(crate) fn key_bytes(self) -> usize {
@@ -63,7 +85,18 @@ impl Life {
     }
 
     pub(crate) fn with_state(self, state: State) -> Life {
-        Life::new(self.generation(), self.copies(), state, self.key_bytes())
+        Life((self.0 & !STATE) | ((state as u64) << STATE_SHIFT))
+    }
+
+    pub(crate) fn of_device(self) -> Life {
+        Life(self.0 | IS_OF_DEVICE)
+    }
+
+    /// One turn later, with the copy of this number.
+    pub(crate) fn with_copy(self, copy: usize) -> Life {
+        let copies = (self.copies().max(copy + 1) as u64) << COPIES_SHIFT;
+        let turns = (self.0 & TURNS).wrapping_add(TURN) & TURNS;
+        Life((self.0 & !(COPIES | TURNS)) | copies | turns)
     }
 }
 

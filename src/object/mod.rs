@@ -9,6 +9,10 @@
 //! that finds the same generation before and after comparing the key has compared that object's key. Whoever needs the bytes counts
 //! itself into the copy ([`Count`]) and checks the generation once more.
 //!
+//! **Moving.** A readable object may get further copies, on other media, under the lock of its key's shard; a number whose copy is gone and whose
+//! memory is back ([`Blob::vacate`]) is given again. So a copy's place is another's only after its count was down to nobody: who counts
+//! himself in first and looks then where it lies is right, and who looked before looks again.
+//!
 //! **Writing.** `Reserved` (key taken, bytes being written) -> `Readable` is its writer's step, by way of `Lent` when the writer is who has
 //! reserved it in place; `Readable` -> `Gone`, and the end of single copies, happen under the lock of the key's index shard. The slot is given up when the name is out of the index and the last
 //! copy's memory is back.
@@ -16,7 +20,7 @@
 mod count;
 mod life;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use count::{Attempt, Count};
 use life::LifeWord;
@@ -33,8 +37,12 @@ pub(crate) const MAX_COPIES: usize = 8;
 const MAX_OBJECTS: u32 = 1 << 29;
 /// Bytes of a key that lie in the slot itself.
 const INLINE_KEY_BYTES: usize = 64;
-/// No entry in a policy.
-const NO_HANDLE: u32 = u32::MAX;
+/// What the word of a policy's handle says beside handles: there is no copy of this number, and its memory is back. So a zeroed one says.
+const VACANT: u32 = 0;
+/// There is a copy, and no entry for it in a policy.
+const UNLISTED: u32 = 1;
+/// Handles are written as so much more than they are.
+const FIRST_HANDLE: u32 = 2;
 
 /// One copy of an object, wherever its parts are kept: where it lies, who needs it, and its entry in the policy of its segment.
 #[derive(Clone, Copy)]
@@ -55,7 +63,7 @@ impl Blob<'_> {
     pub(crate) fn install(&self, generation: u32, segment: u32, unit: u32, is_arriving: bool) {
         self.place
             .store((u64::from(segment) << 32) | u64::from(unit), Ordering::Relaxed);
-        self.handle.store(NO_HANDLE, Ordering::Relaxed);
+        self.handle.store(UNLISTED, Ordering::Relaxed);
         if is_arriving {
             self.count.expect(generation);
         } else {
@@ -65,17 +73,28 @@ impl Blob<'_> {
 
     /// Remembers the policy's entry.
     pub(crate) fn set_handle(&self, handle: u32) {
-        self.handle.store(handle, Ordering::Release);
+        self.handle.store(handle + FIRST_HANDLE, Ordering::Release);
     }
 
     /// Whether the copy has an entry in the policy.
     pub(crate) fn is_listed(&self) -> bool {
-        self.handle.load(Ordering::Acquire) != NO_HANDLE
+        self.handle.load(Ordering::Acquire) >= FIRST_HANDLE
     }
 
     /// Takes the policy's entry away: whoever gets it is the one to remove it there.
     pub(crate) fn take_handle(&self) -> Option<u32> {
-        Some(self.handle.swap(NO_HANDLE, Ordering::AcqRel)).filter(|handle| *handle != NO_HANDLE)
+        let take = |handle| (handle >= FIRST_HANDLE).then_some(UNLISTED);
+        let taken = self.handle.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
+        taken.ok().map(|handle| handle - FIRST_HANDLE)
+    }
+
+    /// Says that the copy's memory is back, so that another may have its number.
+    pub(crate) fn vacate(&self) {
+        self.handle.store(VACANT, Ordering::Release);
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.handle.load(Ordering::Acquire) == VACANT
     }
 }
 
@@ -117,13 +136,19 @@ impl Linked for Object {
     }
 }
 
-/// What does not fit a slot: the rest of a long key, and the second to eighth copy.
+/// What does not fit a slot: the rest of a long key, the second to eighth copy, and what moves between media need.
 #[repr(C, align(64))]
 struct Extension {
     key: [AtomicU64; (MAX_KEY_BYTES - INLINE_KEY_BYTES) / 8],
     copies: [Copy; MAX_COPIES - 1],
     handles: [AtomicU32; MAX_COPIES - 1],
     link: AtomicU32,
+    /// [`checksum`](crate::segment::disk::checksum) of the object's bytes, 0 while nobody has made it.
+    checksum: AtomicU64,
+    /// Whether somebody moves the slot's object, or one that it had before. It is the mover's to take back.
+    is_moving: AtomicBool,
+    /// Uses of the object where it was slow: [`Objects::use_slow_copy`].
+    slow_uses: AtomicU8,
 }
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
@@ -164,6 +189,11 @@ impl Object {
         if self.used.load(Ordering::Relaxed) < place {
             self.used.store(place, Ordering::Relaxed);
         }
+    }
+
+    /// Notes that it is put into a device's memory. By its writer.
+    pub(crate) fn set_of_device(&self) {
+        self.life.set(self.life().of_device());
     }
 
     /// Changes the state: to `Lent` and `Readable` by its writer, to `Gone` under the lock of the key's shard; from `Lent` by whoever has ended the
@@ -247,6 +277,10 @@ impl Objects {
         object.used.store(0, Ordering::Relaxed);
         object.list.store(0, Ordering::Relaxed);
         object.outstanding.store(1, Ordering::Relaxed);
+        if let Some(extension) = self.extension(object) {
+            extension.checksum.store(0, Ordering::Relaxed);
+            extension.slow_uses.store(0, Ordering::Relaxed);
+        }
         for (word, value) in self.key_words(object).zip(words_of(key.bytes())) {
             word.store(value, Ordering::Relaxed);
         }
@@ -285,6 +319,74 @@ impl Objects {
             .extension(object)
             .expect("an object with several copies has an extension");
         (&extension.copies[copy - 1], &extension.handles[copy - 1])
+    }
+
+    /// Gives a slot an extension if it has none yet. One caller at a time: its object's writer, or under the lock of the key's shard.
+    pub(crate) fn extend(&self, slot: u32) -> Result<()> {
+        let object = self.get(slot);
+        if object.extension.load(Ordering::Relaxed) == 0 {
+            object.extension.store(self.extensions.take()? + 1, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// A number for one more copy of an object that has an extension. Under the lock of the key's shard.
+    pub(crate) fn vacant_copy(&self, slot: u32) -> Option<usize> {
+        (0..MAX_COPIES).find(|copy| self.blob(slot, *copy).is_vacant())
+    }
+
+    /// Makes an installed copy of a readable object one that everybody finds. Under the lock of the key's shard.
+    pub(crate) fn publish_further(&self, slot: u32, copy: usize) {
+        let object = self.get(slot);
+        // In this order: who finds every other copy gone afterwards finds that the life has changed.
+        self.blob(slot, copy).count.publish();
+        object.life.set(object.life().with_copy(copy));
+    }
+
+    /// The checksum of the object's bytes, if somebody made it.
+    pub(crate) fn checksum(&self, slot: u32) -> Option<u64> {
+        let checksum = self.extension(self.get(slot))?.checksum.load(Ordering::Acquire);
+        (checksum != 0).then_some(checksum)
+    }
+
+    /// Remembers the checksum of the bytes of an object that has an extension.
+    pub(crate) fn set_checksum(&self, slot: u32, checksum: u64) {
+        if let Some(extension) = self.extension(self.get(slot)) {
+            extension.checksum.store(checksum, Ordering::Release);
+        }
+    }
+
+    /// Becomes the one that moves an object with an extension; false when somebody does already.
+    pub(crate) fn begin_move(&self, slot: u32) -> bool {
+        let extension = self.extension(self.get(slot));
+        extension.is_some_and(|extension| !extension.is_moving.swap(true, Ordering::AcqRel))
+    }
+
+    /// Ends what [`Objects::begin_move`] began.
+    pub(crate) fn end_move(&self, slot: u32) {
+        if let Some(extension) = self.extension(self.get(slot)) {
+            extension.is_moving.store(false, Ordering::Release);
+        }
+    }
+
+    /// Counts a use of an object that was slow; true for the one with which it should become faster: the second, and those after it when
+    /// nothing came of that ([`Objects::forget_slow_use`]).
+    pub(crate) fn use_slow_copy(&self, slot: u32) -> bool {
+        let Some(extension) = self.extension(self.get(slot)) else {
+            return false;
+        };
+        let next = |uses| (uses < 2).then_some(uses + 1);
+        let before = extension
+            .slow_uses
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before == Ok(1)
+    }
+
+    /// The next slow use should make it faster again.
+    pub(crate) fn forget_slow_use(&self, slot: u32) {
+        if let Some(extension) = self.extension(self.get(slot)) {
+            extension.slow_uses.store(1, Ordering::Relaxed);
+        }
     }
 
     /// Installs a copy, reserved or arriving: the slot stays until its memory is back.

@@ -54,6 +54,14 @@ impl<'a> Buffers<'a> {
         self.total
     }
 
+    /// As if they ended after the first `bytes` bytes, or where they do.
+    pub(crate) fn first(&self, bytes: u64) -> Buffers<'a> {
+        Buffers {
+            total: self.total.min(bytes),
+            ..*self
+        }
+    }
+
     /// Begins to load the first bytes, for a put that is going to gather them. A hint: an address that is a device's does no harm.
     pub(crate) fn prefetch(&self) {
         copy::prefetch_source(self.data[0].cast(), self.sizes[0]);

@@ -1,8 +1,9 @@
 //! Memory that holds blobs: a rank's HBM, DRAM or SSD.
 //!
 //! A segment is a range of pool addresses, the memory behind it, and an allocator over both. The allocator deals in units of
-//! 4096 bytes and never touches the memory, which may be a device's. Three kinds of memory stand behind one [`Segment`]: what the
-//! library maps itself ([`dram`]), what the host hands over, and what only the host's copy callback can reach ([`device`]).
+//! 4096 bytes and never touches the memory, which may be a device's. Four kinds of memory stand behind one [`Segment`]: what the
+//! library maps itself ([`dram`]), what the host hands over, what only the host's copy callback can reach ([`device`]), and a [`file`](mod@file)
+//! ([`disk`] has the way of objects to it and back).
 //!
 //! A pool address is the store's own number for a byte: it is given once, never reused while the store lives, and is not where any
 //! process has the memory mapped. [`Segment::pointer`] is the one place where the two meet.
@@ -15,17 +16,20 @@
 pub(crate) mod allocator;
 pub(crate) mod buffers;
 pub(crate) mod device;
+pub(crate) mod disk;
 pub(crate) mod dram;
+pub(crate) mod file;
 mod freed;
 mod tenants;
 pub(crate) mod transfer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use allocator::{Allocator, Extent, Owner, UNIT};
 use device::Device;
 use dram::Mapping;
+use file::File;
 use freed::Freed;
 use tenants::Tenants;
 
@@ -40,6 +44,9 @@ pub(crate) enum Medium {
 }
 
 impl Medium {
+    /// All of them.
+    pub(crate) const ALL: [Medium; 3] = [Medium::Hbm, Medium::Dram, Medium::Ssd];
+
     /// Its name in the REST contract.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -61,6 +68,8 @@ pub(crate) enum Memory {
     Host(usize),
     /// Reached by the host's copy callback only; the address is the host's name for its first byte.
     Device(usize, Box<dyn Device>),
+    /// A file.
+    File(File),
 }
 
 /// A range of memory with its allocator.
@@ -77,6 +86,8 @@ pub(crate) struct Segment {
     device: Option<Box<dyn Device>>,
     pub(crate) is_host: bool,
     mapping: Mutex<Option<Mapping>>,
+    is_file: bool,
+    file: Mutex<Option<Arc<File>>>,
     space: Mutex<Option<Allocator>>,
     freed: Freed,
     /// Bytes handed out, for those who only want to look.
@@ -101,11 +112,12 @@ impl Segment {
             let limit = u64::from(allocator::MAX_UNITS) * UNIT;
             return Err(invalid!("segment of {capacity} bytes: the limit is {limit}"));
         };
-        let is_host = !matches!(memory, Memory::Mapped(_));
-        let (base, mapping, device) = match memory {
-            Memory::Mapped(mapping) => (mapping.base(), Some(mapping), None),
-            Memory::Host(base) => (base, None, None),
-            Memory::Device(base, device) => (base, None, Some(device)),
+        let is_host = matches!(memory, Memory::Host(_) | Memory::Device(..));
+        let (base, mapping, device, file) = match memory {
+            Memory::Mapped(mapping) => (mapping.base(), Some(mapping), None, None),
+            Memory::Host(base) => (base, None, None, None),
+            Memory::Device(base, device) => (base, None, Some(device), None),
+            Memory::File(file) => (0, None, None, Some(Arc::new(file))),
         };
         Ok(Segment {
             number,
@@ -117,6 +129,8 @@ impl Segment {
             device,
             is_host,
             mapping: Mutex::new(mapping),
+            is_file: file.is_some(),
+            file: Mutex::new(file),
             space: Mutex::new(Some(Allocator::new(units)?)),
             freed: Freed::new(),
             allocated: AtomicU64::new(0),
@@ -166,14 +180,23 @@ impl Segment {
         offset.checked_add(bytes).is_some_and(|end| end <= self.capacity)
     }
 
-    /// Where this process has a unit mapped; `None` for a device's memory.
+    /// Whether its memory is a file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.is_file
+    }
+
+    /// The file; `None` for memory, and when it has gone.
+    pub(crate) fn file(&self) -> Option<Arc<File>> {
+        lock(&self.file).clone()
+    }
+
+    /// Where this process has a unit mapped; `None` for a device's memory and for a file.
     pub(crate) fn pointer(&self, unit: u32) -> Option<*mut u8> {
-        self.device
-            .is_none()
+        (self.device.is_none() && !self.is_file)
             .then(|| std::ptr::with_exposed_provenance_mut(self.location_at(Segment::offset_of(unit))))
     }
 
-    /// What the mapping got: huge pages and so on. `None` for the host's memory.
+    /// What the mapping got: huge pages and so on. `None` for what the library did not map.
     pub(crate) fn mapping_report(&self) -> Option<dram::Report> {
         lock(&self.mapping).as_ref().map(Mapping::report)
     }
@@ -262,6 +285,7 @@ impl Segment {
         *space = None;
         drop(space);
         *lock(&self.mapping) = None;
+        *lock(&self.file) = None;
         true
     }
 }

@@ -26,10 +26,9 @@ use super::segments::Registered;
 
 /// One range that is being copied. Its memory stays until this is dropped.
 struct Part<'s, 'a> {
-    _reading: Reading<'s>,
-    segment: &'s Segment,
-    /// Where it begins in the segment.
-    offset: u64,
+    reading: Reading<'s>,
+    /// Where it begins in the object.
+    from: u64,
     buffers: Buffers<'a>,
 }
 
@@ -62,12 +61,18 @@ impl Store {
         let mut transfer = Transfer::new(direction, stream);
         for (number, part) in parts.iter().enumerate() {
             let Some(part) = part else { continue };
-            let result = transfer.add(number, part.segment, part.offset, &part.buffers, part.buffers.total());
+            let bytes = part.buffers.total();
+            let result = part
+                .reading
+                .copy_part(number, part.from, &part.buffers, bytes, &mut transfer);
             self.note(result, &mut results[number]);
         }
         let mut is_good = true;
         transfer.finish(|number, error| {
             is_good = false;
+            if let (Error::Rotten, Some(part)) = (&error, &parts[number]) {
+                self.drop_rotten(&part.reading.named());
+            }
             self.note::<()>(Err(error), &mut results[number]);
         });
         span.end(is_good);
@@ -88,12 +93,8 @@ impl Store {
         nearest: &mut Option<&'s Registered>,
     ) -> Result<Part<'s, 'a>> {
         let (segment, offset) = self.segment_with(address, nearest)?;
-        Ok(Part {
-            _reading: self.begin_reading_at(segment, offset, buffers.total(), direction)?,
-            segment,
-            offset,
-            buffers,
-        })
+        let (reading, from) = self.begin_reading_at(segment, offset, buffers.total(), direction)?;
+        Ok(Part { reading, from, buffers })
     }
 
     /// The open segment of an address, and how far in it that is.
@@ -110,14 +111,14 @@ impl Store {
         Ok(offset_in(registered).expect("it was found by this address"))
     }
 
-    /// Counts a reading of the copy that has these bytes, if they may be copied in this direction.
+    /// Counts a reading of the copy that has these bytes, if they may be copied in this direction; and where in the object they begin.
     fn begin_reading_at(
         &self,
         segment: &Segment,
         offset: u64,
         bytes: u64,
         direction: Direction,
-    ) -> Result<Reading<'_>> {
+    ) -> Result<(Reading<'_>, u64)> {
         let address = segment.address + offset;
         let nothing = || Error::Unknown(words!("address {address:#x}: no object lies there"));
         loop {
@@ -131,9 +132,11 @@ impl Store {
             match self.try_read_at(slot, life, copy, direction, address)? {
                 Attempt::Counted => {
                     let reading = Reading::counted(self, slot, copy);
-                    if object.life() == life {
+                    // A copy's number may be another copy's by now, of the same object.
+                    if object.life() == life && self.objects.blob(slot, copy).place() == (segment.number, extent.start)
+                    {
                         let begin = offset - Segment::offset_of(extent.start);
-                        return check_range(address, begin, bytes, object.size()).map(|()| reading);
+                        return check_range(address, begin, bytes, object.size()).map(|()| (reading, begin));
                     }
                 }
                 Attempt::Full => return Err(Error::Busy("too many readers of one object at once".into())),

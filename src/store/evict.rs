@@ -1,6 +1,7 @@
 //! Making room: which copies go, and who gets their memory.
 //!
-//! **In the background** the keeper drops copies of a segment in the policy's order from the high watermark down to the low one.
+//! **In the background** the keeper drops copies of a segment in the policy's order from the high watermark down to the low one; where there
+//! is a slower medium, the mover moves them there instead ([`mover`](super::mover)).
 //!
 //! **On demand** a put that finds no run of its size makes one, in the same order. What it frees it holds as its own (`Owner::Held`), so
 //! that others can't take it piece by piece; what readers still need it claims (`Owner::Claimed`), and it becomes its own when
@@ -21,20 +22,29 @@ use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
 use super::claims::Claims;
-use super::remove::RetiredCopy;
+use super::remove::{NamedCopy, RetiredCopy};
 use super::segments::Registered;
+
+/// For whom somebody who makes room waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// For nobody: others may wait for what the caller holds.
+    Never,
+    /// For readers of what was dropped, and for others who make room.
+    ForRoom,
+    /// For those who are copying, too.
+    ForCopies,
+}
 
 /// A policy's name for a copy: the slot with the copy's number below it.
 pub(super) fn id_of(slot: u32, copy: usize) -> Id {
     Id((slot << 3) | copy as u32)
 }
 
-/// A copy that the policy let go, with the generation that it had then.
-struct Candidate {
-    slot: u32,
-    copy: usize,
-    generation: u32,
-    units: u32,
+/// A copy that the policy let go, as it was then.
+pub(super) struct Candidate {
+    pub(super) named: NamedCopy,
+    pub(super) units: u32,
 }
 
 impl Store {
@@ -54,14 +64,14 @@ impl Store {
         span.good();
     }
 
-    /// Makes a run of `units` in a segment by dropping what may go; `None` when there is none to be made, or, without patience, when
-    /// that would take waiting for others' copies.
+    /// Makes a run of `units` in a segment by dropping what may go; `None` when there is none to be made, or when that
+    /// would take more patience.
     pub(super) fn make_room(
         &self,
         registered: &Registered,
         units: u32,
         owner: Owner,
-        is_patient: bool,
+        patience: Patience,
     ) -> Option<Extent> {
         if u64::from(units) * UNIT > registered.segment.capacity {
             return None;
@@ -87,7 +97,7 @@ impl Store {
             if let Some(candidate) = first {
                 self.drop_candidate(&candidate, Some(&mut claims));
             }
-            self.evict_for(registered, units, owner, is_patient, &mut claims)
+            self.evict_for(registered, units, owner, patience, &mut claims)
         });
         span.end(made.is_some());
         made
@@ -96,21 +106,16 @@ impl Store {
     /// The short way, as blocks are mostly of one size: the extent of the copy that goes next becomes the new object's as it is. `None`
     /// when that copy is read or held; then it is still to be dropped.
     fn take_over(&self, registered: &Registered, candidate: &Candidate, owner: Owner) -> Option<Extent> {
-        let Candidate {
-            slot,
-            copy,
-            generation,
-            units,
-        } = *candidate;
-        let blob = self.objects.blob(slot, copy);
-        if blob.count.is_read(generation) {
+        let Candidate { named, units } = *candidate;
+        let (blob, (_, start)) = (self.objects.blob(named.slot, named.copy), named.place);
+        if blob.count.is_read(named.generation) {
             return None;
         }
-        let (_, start) = blob.place();
-        let retired = self.retire_copy(slot, generation, copy)?;
+        let retired = self.retire_copy(&named)?;
         if retired.is_free {
             registered.segment.with_space(|space| space.set_owner(start, owner));
-            self.objects.finish(slot);
+            blob.vacate();
+            self.objects.finish(named.slot);
         }
         self.finish_candidate(candidate, &retired);
         retired.is_free.then_some(Extent { start, units })
@@ -121,10 +126,10 @@ impl Store {
         registered: &Registered,
         units: u32,
         owner: Owner,
-        is_patient: bool,
+        patience: Patience,
         claims: &mut Claims<'_>,
     ) -> Option<Extent> {
-        let may_wait = !device::is_in_callback();
+        let may_wait = patience != Patience::Never && !device::is_in_callback();
         let mut is_order_empty = false;
         loop {
             if let Some(extent) = claims.take(units, owner) {
@@ -149,7 +154,7 @@ impl Store {
                 None if !may_wait => return None,
                 None if claims.is_waiting() => claims.wait(),
                 None if claims.yield_to_others() => is_order_empty = false,
-                None if is_patient && self.may_come(registered, units) => {
+                None if patience == Patience::ForCopies && self.may_come(registered, units) => {
                     claims.wait_for_copies();
                     is_order_empty = false;
                 }
@@ -171,16 +176,15 @@ impl Store {
         let Some(victims) = victims.flatten() else { return false };
         for (slot, Extent { start, units }) in victims {
             let generation = self.objects.get(slot).life().generation();
-            if let Some(copy) = self.copy_at(slot, registered.segment.number, start) {
-                self.drop_candidate(
-                    &Candidate {
-                        slot,
-                        copy,
-                        generation,
-                        units,
-                    },
-                    Some(claims),
-                );
+            let place = (registered.segment.number, start);
+            if let Some(copy) = self.copy_at(slot, place.0, place.1) {
+                let named = NamedCopy {
+                    slot,
+                    copy,
+                    generation,
+                    place,
+                };
+                self.drop_candidate(&Candidate { named, units }, Some(claims));
             }
         }
         true
@@ -220,7 +224,7 @@ impl Store {
     }
 
     /// Asks the policy what goes next, and takes it out of the order.
-    fn next_candidate(&self, registered: &Registered) -> Option<Candidate> {
+    pub(super) fn next_candidate(&self, registered: &Registered) -> Option<Candidate> {
         let mut policy = registered.policy();
         let newest = evict::place(self.clock.stamp_of_use(), 0);
         let victim = policy.evict(newest, &mut |id| {
@@ -235,16 +239,20 @@ impl Store {
         let upcoming = policy.upcoming();
         let (slot, copy) = (victim.id.0 >> 3, (victim.id.0 & 7) as usize);
         // A copy leaves the order, under this lock, before its slot is given up: so this is still the object that was listed.
-        self.objects.blob(slot, copy).take_handle();
-        let candidate = Candidate {
+        let blob = self.objects.blob(slot, copy);
+        blob.take_handle();
+        let named = NamedCopy {
             slot,
             copy,
             generation: self.objects.get(slot).life().generation(),
-            units: victim.units,
+            place: blob.place(),
         };
         drop(policy);
         self.look_ahead(upcoming);
-        Some(candidate)
+        Some(Candidate {
+            named,
+            units: victim.units,
+        })
     }
 
     /// Begins to load what the next evictions will look at. An object that was asked for one eviction ago is here by now, and tells where
@@ -260,17 +268,16 @@ impl Store {
 
     /// Drops a candidate; the bytes of its copy, 0 when it may not go. With `claims` its memory goes to that put, now or when its
     /// readers let go; else back to the segment.
-    fn drop_candidate(&self, candidate: &Candidate, claims: Option<&mut Claims<'_>>) -> u64 {
-        let Candidate { slot, copy, units, .. } = *candidate;
-        let (_, unit) = self.objects.blob(slot, copy).place();
+    pub(super) fn drop_candidate(&self, candidate: &Candidate, claims: Option<&mut Claims<'_>>) -> u64 {
+        let Candidate { named, units } = *candidate;
         let Some(retired) = self.retire_candidate(candidate) else {
             return 0;
         };
         if let Some(claims) = claims {
-            claims.claim(slot, unit);
+            claims.claim(named.slot, named.place.1);
         }
         if retired.is_free {
-            self.end(slot, copy);
+            self.end(named.slot, named.copy);
         }
         self.finish_candidate(candidate, &retired);
         u64::from(units) * UNIT
@@ -278,7 +285,7 @@ impl Store {
 
     /// Takes a candidate out of reach; one that may not go after all goes back into the order.
     fn retire_candidate(&self, candidate: &Candidate) -> Option<RetiredCopy> {
-        let retired = self.retire_copy(candidate.slot, candidate.generation, candidate.copy);
+        let retired = self.retire_copy(&candidate.named);
         if retired.is_none() {
             self.put_back(candidate);
         }
@@ -288,9 +295,13 @@ impl Store {
     /// Finishes the object of a copy that was its last, and counts it.
     fn finish_candidate(&self, candidate: &Candidate, retired: &RetiredCopy) {
         if retired.is_last {
-            self.count(Counter::EvictedBytes, self.objects.get(candidate.slot).size());
-            self.objects.finish(candidate.slot);
+            let slot = candidate.named.slot;
+            self.count(Counter::EvictedBytes, self.objects.get(slot).size());
+            self.objects.finish(slot);
             self.count(Counter::EvictOperations, 1);
+            if self.has_slower(self.medium_of(&candidate.named)) {
+                self.count(Counter::SpillDrops, 1);
+            }
         }
     }
 
@@ -301,18 +312,21 @@ impl Store {
     }
 
     /// Puts a candidate that turned out to be held back into the order. One that is gone stays out.
-    fn put_back(&self, candidate: &Candidate) {
-        let Candidate {
-            slot, copy, generation, ..
-        } = *candidate;
-        let object = self.objects.get(slot);
-        let life = object.life();
+    pub(super) fn put_back(&self, candidate: &Candidate) {
+        let NamedCopy {
+            slot,
+            copy,
+            generation,
+            place,
+        } = candidate.named;
+        let (object, blob) = (self.objects.get(slot), self.objects.blob(slot, copy));
         let _shard = self.index.lock(object.hash());
-        let is_there = object.life() == life
-            && life.generation() == generation
+        let life = object.life();
+        let is_there = life.generation() == generation
             && life.state() == State::Readable
-            && self.objects.blob(slot, copy).count.is_live(generation);
-        if is_there && !self.objects.blob(slot, copy).is_listed() {
+            && blob.place() == place
+            && blob.count.is_live(generation);
+        if is_there && !blob.is_listed() {
             // To the place of its last use, where it came from. The entry it had was just freed, so there is room for it.
             let _ = self.enlist(slot, copy, object.used());
         }

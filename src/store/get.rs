@@ -1,7 +1,11 @@
 //! Getting: find, count a reading, copy, let go.
 //!
 //! A [`Reading`] keeps one copy's memory while it is read. A remove or an eviction meanwhile takes the object out of the index at once;
-//! its memory goes back when the reading is dropped. Of several copies that of the store's own rank is read, else the first.
+//! its memory goes back when the reading is dropped. Of several copies the one on the fastest medium is read, and there that of the store's
+//! own rank, else the first.
+//!
+//! What lies on a file is read by its own thread, straight into the caller's memory where that is aligned; bytes that are not what was
+//! written are a miss, and the object is dropped.
 
 use std::ops::ControlFlow;
 
@@ -9,15 +13,18 @@ use crate::error::{Error, Result};
 use crate::evict;
 use crate::key::Key;
 use crate::metrics::Counter;
-use crate::object::{Attempt, Life};
-use crate::segment::Segment;
+use crate::object::{Attempt, Life, MAX_COPIES};
 use crate::segment::buffers::{Buffers, list_of};
 use crate::segment::device::Direction;
+use crate::segment::disk::Fetch;
 use crate::segment::transfer::Transfer;
+use crate::segment::{Medium, Segment};
 use crate::trace::{Timing, Tracepoint};
 
 use super::group::Hashed;
+use super::moves::Named;
 use super::put::timing_of;
+use super::remove::NamedCopy;
 use super::{GET_UP_TO, PEEK, Store};
 
 /// A copy that is being read, or written by its address: its memory stays until this is dropped.
@@ -44,6 +51,9 @@ impl Store {
         let mut transfer = Transfer::new(Direction::FromSegment, stream);
         let mut result = reading.copy_to(0, buffers, flags, &mut transfer);
         transfer.finish(|_, error| result = Err(error));
+        if let Err(error) = &result {
+            self.note_bad_reading(&reading, error);
+        }
         let (size, copied) = result?;
         span.good();
         self.count(Counter::GetBytes, copied);
@@ -82,6 +92,9 @@ impl Store {
         for (number, reading) in readings.iter().enumerate() {
             let Some((reading, buffers)) = reading else { continue };
             let result = reading.copy_to(number, buffers, flags, &mut transfer);
+            if let Err(error) = &result {
+                self.note_bad_reading(reading, error);
+            }
             if let Some((size, copied)) = self.note(result, &mut results[number]) {
                 bytes += copied;
                 if let Some(sizes) = sizes.as_deref_mut() {
@@ -94,6 +107,9 @@ impl Store {
             is_good = false;
             if let Some(sizes) = sizes.as_deref_mut() {
                 sizes[number] = 0;
+            }
+            if let Some((reading, _)) = &readings[number] {
+                self.note_bad_reading(reading, &error);
             }
             self.note::<()>(Err(error), &mut results[number]);
         });
@@ -187,7 +203,9 @@ impl Store {
 
     /// Finds an object, counts a reading of one of its copies, and notes the use.
     fn begin_reading(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<Reading<'_>> {
-        let found = self.read_object(key, hash);
+        let found = self
+            .read_object(key, hash)
+            .and_then(|reading| self.read_on_device(reading, key, hash));
         self.count(
             if found.is_ok() {
                 Counter::GetHits
@@ -198,7 +216,47 @@ impl Store {
         );
         let reading = found?;
         self.use_object(reading.slot, flags, position);
+        self.note_medium(&reading, flags);
         Ok(reading)
+    }
+
+    /// The same, or, of an object that was put into a device's memory and has left it, a reading of a copy that is brought back there first:
+    /// the buffers of a get may be memory that only the device's callback reaches.
+    fn read_on_device<'s>(&'s self, reading: Reading<'s>, key: &Key, hash: u64) -> Result<Reading<'s>> {
+        let mut reading = reading;
+        while self.objects.get(reading.slot).life().is_of_device()
+            && self.segment_of(reading.slot, reading.copy).0.segment.device().is_none()
+        {
+            let named = reading.named();
+            drop(reading);
+            self.bring_to_device(Named {
+                slot: named.slot,
+                generation: named.generation,
+            })?;
+            reading = self.read_object(key, hash)?;
+        }
+        Ok(reading)
+    }
+
+    /// Counts the medium that a get reads from, and has an object come up that was used on a slow one before.
+    fn note_medium(&self, reading: &Reading<'_>, flags: u32) {
+        match self.segment_of(reading.slot, reading.copy).0.segment.medium {
+            Medium::Dram => {}
+            Medium::Hbm => self.count(Counter::HbmHits, 1),
+            Medium::Ssd => {
+                self.count(Counter::SsdHits, 1);
+                if flags & PEEK == 0 && self.objects.use_slow_copy(reading.slot) {
+                    self.want_promotion(reading.slot);
+                }
+            }
+        }
+    }
+
+    /// Drops a copy whose bytes are no longer what was written.
+    fn note_bad_reading(&self, reading: &Reading<'_>, error: &Error) {
+        if *error == Error::Rotten {
+            self.drop_rotten(&reading.named());
+        }
     }
 
     /// Finds an object and counts a reading of the copy to prefer.
@@ -225,16 +283,28 @@ impl Store {
         }
     }
 
-    /// The copies of an object in the order in which they are tried: of the store's own rank first.
+    /// The copies of an object in the order in which they are tried: the fastest medium first, and there the store's own rank.
     pub(super) fn preference(&self, slot: u32, life: Life) -> impl Iterator<Item = usize> + use<> {
         let copies = life.copies();
-        let is_near = |copy: &usize| {
-            let blob = self.objects.blob(slot, *copy);
-            blob.count.is_live(life.generation()) && self.segments.get(blob.place().0).segment.rank == self.rank
-        };
-        let near = if copies > 1 { (0..copies).find(is_near) } else { None };
-        near.into_iter()
-            .chain((0..copies).filter(move |copy| Some(*copy) != near))
+        let mut order = [(0u8, 0u8); MAX_COPIES];
+        if copies > 1 {
+            for (copy, place) in order[..copies].iter_mut().enumerate() {
+                let segment = &self.segment_of(slot, copy).0.segment;
+                let is_far = u8::from(segment.rank != self.rank);
+                *place = (2 * slowness(segment, life) + is_far, copy as u8);
+            }
+            order[..copies].sort_unstable();
+        }
+        order.into_iter().take(copies).map(|(_, copy)| copy as usize)
+    }
+}
+
+/// How late a copy in this segment is tried. The buffers of a get of an object that was put into a device's memory may be such memory,
+/// too, and others are this process's own for sure.
+fn slowness(segment: &Segment, life: Life) -> u8 {
+    match (segment.medium, life.is_of_device()) {
+        (Medium::Ssd, _) => 2,
+        _ => u8::from(segment.device().is_some() != life.is_of_device()),
     }
 }
 
@@ -245,12 +315,12 @@ impl<'s> Reading<'s> {
     }
 
     /// Copies, or queues, what the buffers ask for; the object's size and how much of it was copied.
-    fn copy_to(
+    fn copy_to<'a>(
         &self,
         number: usize,
-        buffers: &Buffers<'_>,
+        buffers: &Buffers<'a>,
         flags: u32,
-        transfer: &mut Transfer<'s>,
+        transfer: &mut Transfer<'s, 'a>,
     ) -> Result<(u64, u64)> {
         let size = self.store.objects.get(self.slot).size();
         let wanted = buffers.total();
@@ -260,10 +330,45 @@ impl<'s> Reading<'s> {
                 object: size,
             });
         }
-        let (registered, unit) = self.store.segment_of(self.slot, self.copy);
         let bytes = wanted.min(size);
-        transfer.add(number, &registered.segment, Segment::offset_of(unit), buffers, bytes)?;
+        self.copy_part(number, 0, buffers, bytes, transfer)?;
         Ok((size, bytes))
+    }
+
+    /// Copies, or queues, so many bytes of the object from its byte `from` on.
+    pub(super) fn copy_part<'a>(
+        &self,
+        number: usize,
+        from: u64,
+        buffers: &Buffers<'a>,
+        bytes: u64,
+        transfer: &mut Transfer<'s, 'a>,
+    ) -> Result<()> {
+        let (registered, unit) = self.store.segment_of(self.slot, self.copy);
+        let segment = &registered.segment;
+        if segment.is_file() {
+            return transfer.fetch(Fetch {
+                element: number,
+                segment,
+                stored: self.store.stored(&self.named()),
+                from,
+                bytes,
+                buffers: *buffers,
+            });
+        }
+        self.store.verify(&self.named())?;
+        transfer.add(number, segment, Segment::offset_of(unit) + from, buffers, bytes)
+    }
+
+    /// The copy that is read.
+    pub(super) fn named(&self) -> NamedCopy {
+        NamedCopy {
+            slot: self.slot,
+            copy: self.copy,
+            // A reading keeps the slot its object's, and the copy where it is.
+            generation: self.store.objects.get(self.slot).life().generation(),
+            place: self.store.objects.blob(self.slot, self.copy).place(),
+        }
     }
 }
 

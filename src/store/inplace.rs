@@ -66,6 +66,11 @@ impl Store {
             return Err(invalid!("object of {size} bytes: must be 1 to {MAX_OBJECT_BYTES}"));
         }
         let writing = self.begin_writing(key, self.hash(key), size, options, false)?;
+        if (0..options.replicas).any(|copy| self.segment_of(writing.slot, copy).0.segment.is_file()) {
+            return Err(Error::Unsupported(
+                "a reservation on SSD: a file has no memory to be written in place".into(),
+            ));
+        }
         let copies = (1 << options.replicas) - 1;
         let segments = SegmentHolds::begin(self, writing.slot, copies)?;
         self.objects.get(writing.slot).set_state(State::Lent);
@@ -102,6 +107,7 @@ impl Store {
             )));
         }
         let writing = Writing::resume(self, held.slot);
+        self.note_checksum_in_place(held.slot)?;
         self.mirror(held.slot)?;
         let size = self.objects.get(held.slot).size();
         writing.publish(stamp, position)?;
@@ -343,7 +349,15 @@ impl Store {
             }
             let attempt = blob.count.hold(life.generation());
             if attempt == Attempt::Counted {
-                held.copies |= 1 << copy;
+                if blob.place().0 == segment.number {
+                    held.copies |= 1 << copy;
+                    continue;
+                }
+                // The number is another copy's by now, in another segment.
+                if blob.count.end_hold() {
+                    self.end(slot, copy);
+                }
+                segment.end_hold();
                 continue;
             }
             segment.end_hold();

@@ -1,4 +1,4 @@
-//! The store's background thread: eviction to the low watermark, and ends of leases and terms.
+//! The store's background thread: eviction to the low watermark, by dropping or by waking the mover, and ends of leases and terms.
 //!
 //! It wakes a few times a second, and at once when a put has passed the high watermark. It takes the same steps as a put that
 //! evicts, one object at a time, and holds no lock between them, so it may stop anywhere without stopping anybody: puts then make
@@ -92,7 +92,11 @@ impl Store {
         self.sweep_at(self.clock.heard());
         for registered in self.segments.open() {
             if self.is_above(registered, self.watermark_high) {
-                self.evict_to_low(registered);
+                if self.has_way_down(registered.segment.medium) {
+                    self.mover.wake();
+                } else {
+                    self.evict_to_low(registered);
+                }
             }
         }
     }

@@ -19,6 +19,11 @@ pub(crate) mod inplace;
 mod keeper;
 pub(crate) mod list;
 #[cfg(test)]
+mod media;
+pub(crate) mod migrate;
+mod mover;
+mod moves;
+#[cfg(test)]
 mod panics;
 pub(crate) mod place;
 pub(crate) mod put;
@@ -29,6 +34,7 @@ pub(crate) mod report;
 pub(crate) mod segments;
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -36,7 +42,7 @@ use segments::{Plan, Registered, Segments};
 
 use crate::clock::{Clock, HostClock};
 use crate::config::{Config, Eviction, Memory as Kind};
-use crate::error::{Error, Result, invalid};
+use crate::error::{Result, invalid};
 use crate::event::{Event, Events};
 use crate::hold::Holds;
 use crate::index::Index;
@@ -47,6 +53,7 @@ use crate::object::{KeyCopy, Life, Objects, State};
 use crate::segment::allocator::{Owner, UNIT};
 use crate::segment::device::Device;
 use crate::segment::dram::{self, Mapping, Wishes};
+use crate::segment::file::File;
 use crate::segment::{MAX_RANKS, Medium, Memory};
 use crate::stripe::{self, Striped};
 use crate::trace::{Timing, Tracepoint, Tracer};
@@ -66,6 +73,17 @@ pub(crate) enum Source {
     Host(usize),
     /// A device's, at this address of its own.
     Device(usize, Box<dyn Device>),
+    /// A file, with this path or over what a test gives.
+    File(FileSource),
+}
+
+/// Where the file of a new segment comes from.
+pub(crate) enum FileSource {
+    /// It is opened, or made.
+    Path(PathBuf),
+    /// It is open.
+    #[cfg_attr(not(test), expect(dead_code, reason = "faults are injected by tests"))]
+    Open(File),
 }
 
 /// An open store.
@@ -88,6 +106,9 @@ pub(crate) struct Store {
     eviction: Eviction,
     next_ticket: AtomicU32,
     keeper: keeper::Keeper,
+    mover: mover::Mover,
+    /// Gets compare what lies in memory, too, with what was put.
+    verify_dram: bool,
     is_closing: AtomicBool,
     /// The host is closing the store: nobody comes in any more, those inside go on. It may turn out to be in use, and stay open.
     is_leaving: AtomicBool,
@@ -114,6 +135,8 @@ impl Store {
             eviction: config.eviction,
             next_ticket: AtomicU32::new(0),
             keeper: keeper::Keeper::new(),
+            mover: mover::Mover::new(config.move_rate),
+            verify_dram: config.verify_dram,
             is_closing: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
         });
@@ -135,7 +158,19 @@ impl Store {
             };
             store.register_segment(&plan, Source::Map(wishes))?;
         }
+        if let Some(path) = &config.ssd_path {
+            let plan = Plan {
+                medium: Medium::Ssd,
+                rank: config.rank,
+                capacity: config.ssd_size,
+            };
+            store.register_segment(&plan, Source::File(FileSource::Path(path.clone())))?;
+        }
         keeper::start(&store)?;
+        if let Err(error) = mover::start(&store) {
+            store.stop();
+            return Err(error);
+        }
         Ok(store)
     }
 
@@ -158,6 +193,7 @@ impl Store {
     pub(crate) fn stop(&self) {
         self.begin_closing();
         self.keeper.stop();
+        self.mover.stop();
         // Only the listener itself is refused, and a host can't close a store from there.
         let _ = self.events.listen(None);
     }
@@ -179,8 +215,11 @@ impl Store {
         if plan.rank >= MAX_RANKS {
             return Err(invalid!("rank {}: must be below {MAX_RANKS}", plan.rank));
         }
-        if plan.medium == Medium::Ssd {
-            return Err(Error::Unsupported("SSD segments are not supported yet".into()));
+        if (plan.medium == Medium::Ssd) != matches!(source, Source::File(_)) {
+            return Err(invalid!(
+                "{} segment: SSD, and nothing else, needs a file",
+                plan.medium.name()
+            ));
         }
         if plan.medium == Medium::Hbm && !matches!(source, Source::Device(..)) {
             return Err(invalid!(
@@ -206,15 +245,17 @@ impl Store {
                 Source::Map(wishes) => Memory::Mapped(Mapping::new(plan.capacity, wishes)?),
                 Source::Host(base) => Memory::Host(base),
                 Source::Device(base, device) => Memory::Device(base, device),
+                Source::File(FileSource::Path(path)) => Memory::File(File::open(&path, plan.capacity)?),
+                Source::File(FileSource::Open(file)) => Memory::File(file),
             })
         })?;
         let segment = &registered.segment;
-        let pages = segment
-            .mapping_report()
-            .map_or(String::new(), |report| format!(", {report}"));
+        let file = segment.file().map(|file| format!(", {}", file.report()));
+        let pages = segment.mapping_report().map(|report| format!(", {report}"));
+        let memory = file.or(pages).unwrap_or_default();
         say!(
             Level::Info,
-            "segment {:#x} registered: {} of rank {}, {} bytes{pages}",
+            "segment {:#x} registered: {} of rank {}, {} bytes{memory}",
             segment.address,
             segment.medium.name(),
             segment.rank,
@@ -289,6 +330,7 @@ impl Store {
     fn end(&self, slot: u32, copy: usize) {
         let (registered, unit) = self.segment_of(slot, copy);
         registered.segment.free(unit);
+        self.objects.blob(slot, copy).vacate();
         self.objects.finish(slot);
     }
 

@@ -9,6 +9,7 @@ use crate::segment::allocator::{Extent, Owner};
 use crate::segment::{MAX_RANKS, Medium, Segment};
 
 use super::Store;
+use super::evict::Patience;
 use super::segments::Registered;
 
 /// Where and how an object is put.
@@ -18,7 +19,7 @@ pub(crate) struct PutOptions<'a> {
     pub(crate) replicas: usize,
     /// Ranks to try first, in this order.
     pub(crate) preferred: &'a [u32],
-    /// `None`: DRAM where there is any, else HBM.
+    /// `None`: the first of DRAM, HBM and SSD that there is.
     pub(crate) medium: Option<Medium>,
     /// The host's own context for its devices.
     pub(crate) stream: usize,
@@ -99,12 +100,17 @@ impl Store {
             let as_it_is =
                 rest().find_map(|registered| Some((*registered, registered.segment.allocate(units, owner)?)));
             // Waiting for others comes last: another segment may have something to evict.
-            let make_room = |is_patient: bool| {
-                rest().find_map(|registered| Some((*registered, self.make_room(registered, units, owner, is_patient)?)))
+            let make_room = |patience: Patience| {
+                rest().find_map(|registered| Some((*registered, self.make_room(registered, units, owner, patience)?)))
             };
             let found = as_it_is
-                .or_else(|| make_room(candidates.len() == 1))
-                .or_else(|| make_room(true));
+                .or_else(|| {
+                    make_room(match candidates.len() {
+                        1 => Patience::ForCopies,
+                        _ => Patience::ForRoom,
+                    })
+                })
+                .or_else(|| make_room(Patience::ForCopies));
             let Some((registered, Extent { start, .. })) = found else {
                 return Err(no_space(size, medium, largest));
             };
@@ -166,11 +172,15 @@ impl Store {
     }
 
     fn default_medium(&self) -> Medium {
-        let has_dram = self
-            .segments
-            .open()
-            .any(|registered| registered.segment.medium == Medium::Dram);
-        if has_dram { Medium::Dram } else { Medium::Hbm }
+        let has = |medium| {
+            self.segments
+                .open()
+                .any(|registered| registered.segment.medium == medium)
+        };
+        [Medium::Dram, Medium::Hbm, Medium::Ssd]
+            .into_iter()
+            .find(|medium| has(*medium))
+            .unwrap_or(Medium::Hbm)
     }
 
     /// Whether more of a segment is in use than this percentage.

@@ -164,13 +164,14 @@ impl Store {
         }
     }
 
-    fn write_copies<'s>(
+    fn write_copies<'s, 'a>(
         &'s self,
         number: usize,
         writing: &Writing<'_>,
-        buffers: &Buffers<'_>,
-        transfer: &mut Transfer<'s>,
+        buffers: &Buffers<'a>,
+        transfer: &mut Transfer<'s, 'a>,
     ) -> Result<()> {
+        self.note_checksum(writing.slot, buffers)?;
         (0..self.objects.get(writing.slot).life().copies()).try_for_each(|copy| {
             let (registered, unit) = self.segment_of(writing.slot, copy);
             transfer.add(
@@ -220,6 +221,9 @@ impl<'s> Writing<'s> {
         let copies = object.life().copies();
         let place = evict::place(stamp, position);
         object.touch(place);
+        if store.segment_of(slot, 0).0.segment.device().is_some() {
+            object.set_of_device();
+        }
         (0..copies).try_for_each(|copy| store.enlist(slot, copy, place))?;
         self.keep();
         // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::get::Reading;
 use super::place::PutOptions;
+use super::remove::NamedCopy;
 use super::segments::Plan;
 use super::{Source, Store};
 use crate::config::Options;
@@ -329,9 +330,14 @@ fn a_put_waits_for_the_readers_of_what_others_evicted() {
     let store = open(&[4, 4]);
     put(&store, "a", 4, 2).unwrap();
     let reading = store.read_object(&key("a"), store.hash(&key("a"))).unwrap();
-    let generation = store.objects.get(reading.slot).life().generation();
+    let named = NamedCopy {
+        slot: reading.slot,
+        copy: 0,
+        generation: store.objects.get(reading.slot).life().generation(),
+        place: store.objects.blob(reading.slot, 0).place(),
+    };
     // The background thread, say, has dropped the copy of rank 0; the other one can be read still.
-    assert!(store.retire_copy(reading.slot, generation, 0).is_some());
+    assert!(store.retire_copy(&named).is_some());
     store.exist(&key("a"), 0).unwrap();
     let pin = store.pin(&key("a"), 0).unwrap();
     put_behind_a_reading(&store, "b", 4, reading).expect("rank 0 is free of pins, leases and reservations");

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::event;
 use crate::key::Key;
 use crate::metrics::Counter;
-use crate::object::{Life, MAX_COPIES, State};
+use crate::object::{Count, Life, MAX_COPIES, State};
 use crate::segment::allocator::Owner;
 use crate::trace::{Timing, Tracepoint};
 
@@ -58,7 +58,9 @@ impl Store {
         let object = self.objects.get(slot);
         let hash = object.hash();
         let mut shard = self.index.lock(hash);
-        if object.life() != life || life.state() != State::Readable {
+        // It may have got a further copy since then.
+        let (generation, life) = (life.generation(), object.life());
+        if life.generation() != generation || life.state() != State::Readable {
             return false;
         }
         let mut live = [false; MAX_COPIES];
@@ -82,18 +84,40 @@ impl Store {
         true
     }
 
-    /// Takes one copy out of reach and out of its segment's order if nobody holds it, and with the last copy the object. `None`: it is
-    /// held, or gone already.
-    pub(super) fn retire_copy(&self, slot: u32, generation: u32, copy: usize) -> Option<RetiredCopy> {
+    /// Takes the copy out of reach, and out of its segment's order, that lies there if nobody holds it, and with the last copy the object.
+    /// `None`: it is held, or gone already.
+    pub(super) fn retire_copy(&self, named: &NamedCopy) -> Option<RetiredCopy> {
+        self.retire_copy_if(named, |count| count.retire_unheld(named.generation))
+    }
+
+    /// As [`Store::retire_copy`], held or not: its holders keep the memory.
+    pub(super) fn retire_held_copy(&self, named: &NamedCopy) -> Option<RetiredCopy> {
+        self.retire_copy_if(named, |count| {
+            // Under the shard's lock nobody else retires it.
+            count.is_live(named.generation).then(|| count.retire())
+        })
+    }
+
+    fn retire_copy_if(&self, named: &NamedCopy, retire: impl FnOnce(&Count) -> Option<bool>) -> Option<RetiredCopy> {
+        let NamedCopy {
+            slot,
+            copy,
+            generation,
+            place,
+        } = *named;
         let object = self.objects.get(slot);
-        let life = object.life();
         let mut shard = self.index.lock(object.hash());
-        if object.life() != life || life.generation() != generation || life.state() != State::Readable {
+        let life = object.life();
+        // The slot may be another object's by now, whose shard this is or is not; and the copy's number another copy's.
+        let is_it = life.generation() == generation
+            && life.state() == State::Readable
+            && self.objects.blob(slot, copy).place() == place;
+        if !is_it {
             return None;
         }
         let has_others =
             (0..life.copies()).any(|other| other != copy && self.objects.blob(slot, other).count.is_live(generation));
-        let is_free = self.objects.blob(slot, copy).count.retire_unheld(generation)?;
+        let is_free = retire(self.objects.blob(slot, copy).count)?;
         // Under the shard's lock, as the slot may be another object's as soon as it is given up.
         self.unlist(slot, copy);
         let key = self.key_to_announce(slot);
@@ -148,16 +172,42 @@ impl Store {
         let Some(copy) = self.copy_at(slot, segment, unit) else {
             return;
         };
-        let Some(retired) = self.retire_copy(slot, life.generation(), copy) else {
-            return;
-        };
+        self.drop_copy(&NamedCopy {
+            slot,
+            copy,
+            generation: life.generation(),
+            place: (segment, unit),
+        });
+    }
+
+    /// Retires a copy that nobody holds, and finishes with it what there is to finish; whether it went.
+    pub(super) fn drop_copy(&self, named: &NamedCopy) -> bool {
+        let retired = self.retire_copy(named);
+        if let Some(retired) = &retired {
+            self.finish_retired(named, retired);
+        }
+        retired.is_some()
+    }
+
+    /// Gives back what a copy that was just retired leaves to its retirer.
+    pub(super) fn finish_retired(&self, named: &NamedCopy, retired: &RetiredCopy) {
         if retired.is_free {
-            self.end(slot, copy);
+            self.end(named.slot, named.copy);
         }
         if retired.is_last {
-            self.objects.finish(slot);
+            self.objects.finish(named.slot);
         }
     }
+}
+
+/// A copy as somebody found it: its number may be another copy's by now, and its slot another object's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamedCopy {
+    pub(super) slot: u32,
+    pub(super) copy: usize,
+    pub(super) generation: u32,
+    /// Segment and unit.
+    pub(super) place: (u32, u32),
 }
 
 /// A copy that was taken out of reach.

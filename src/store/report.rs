@@ -18,7 +18,7 @@ pub(crate) struct BlobView {
     pub(crate) medium: Medium,
     pub(crate) rank: u32,
     pub(crate) address: u64,
-    /// Where this process has it; `None` for a device's memory.
+    /// Where this process has it; `None` for a device's memory and for a file.
     pub(crate) pointer: Option<*mut u8>,
 }
 
@@ -75,12 +75,13 @@ impl Store {
             let mut blobs = [None; MAX_COPIES];
             let shown = (0..life.copies()).filter_map(|copy| {
                 let blob = self.objects.blob(slot, copy);
+                // The place first: a copy that is there afterwards has it, unless the object's life is another by then.
+                let (number, unit) = blob.place();
                 let is_there = if is_readable {
                     blob.count.is_live(life.generation())
                 } else {
                     blob.count.is_needed()
                 };
-                let (number, unit) = blob.place();
                 is_there.then(|| {
                     let segment = &self.segments.get(number).segment;
                     let (address, pointer) = (segment.address_of(unit), segment.pointer(unit));

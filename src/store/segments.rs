@@ -178,14 +178,14 @@ impl Segments {
     /// Memory must belong to one segment only. A device's addresses are its own, so they are compared within its medium and rank.
     fn check_overlap(&self, plan: &Plan, memory: &Memory) -> Result<()> {
         let (base, is_device) = match memory {
-            Memory::Mapped(_) => return Ok(()),
+            Memory::Mapped(_) | Memory::File(_) => return Ok(()),
             Memory::Host(base) => (*base, false),
             Memory::Device(base, _) => (*base, true),
         };
         for registered in self.open() {
             let other = &registered.segment;
             let is_same_space = match (is_device, other.device().is_some()) {
-                (false, false) => true,
+                (false, false) => !other.is_file(),
                 (true, true) => (other.medium, other.rank) == (plan.medium, plan.rank),
                 _ => false,
             };

@@ -256,7 +256,9 @@ BEHAVIOUR(what_can_not_be_a_segment_is_refused_with_the_reason) {
     }
     CASE(dram, MMC_ERR_INVALID_PARAM, "medium is not set", options.medium = 0)
     CASE(dram, MMC_ERR_INVALID_PARAM, "medium 4: must be MMC_MEDIUM_HBM (1)", options.medium = 4)
-    CASE(dram, MMC_ERR_UNSUPPORTED, "not supported yet", options.medium = MMC_MEDIUM_SSD; options.path = "/tmp/x")
+    CASE(dram, MMC_ERR_INVALID_PARAM, "needs a file", options.medium = MMC_MEDIUM_SSD)
+    CASE(dram, MMC_ERR_INVALID_PARAM, "regular file", options.medium = MMC_MEDIUM_SSD; options.path = "/dev/null")
+    CASE(dram, MMC_ERR_IO, "can't be opened", options.medium = MMC_MEDIUM_SSD; options.path = "/dev/null/x")
     CASE(dram, MMC_ERR_INVALID_PARAM, "only SSD has a file", options.path = "/tmp/x")
     CASE(dram, MMC_ERR_INVALID_PARAM, "rank 65536: must be below 65536", options.rank = 65536)
     CASE(dram, MMC_ERR_INVALID_PARAM, "segment of 0 bytes", options.capacity = 0)

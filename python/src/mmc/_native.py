@@ -58,8 +58,11 @@ class Config(ctypes.Structure):
         ("reserved", c_uint32),
         ("clock", c_void_p),
         ("clock_user_data", c_void_p),
+        ("ssd_path", c_char_p),
+        ("ssd_size", c_uint64),
+        ("move_rate", c_uint64),
         ("eviction", c_uint32),
-        ("reserved_2", c_uint32),
+        ("verify_dram", c_uint32),
     ]
 
 

@@ -215,6 +215,34 @@ fn every_key_with_a_meaning_sets_its_option() {
             },
         ),
         (
+            "mmc.ssd_path = /var/cache/mmc",
+            Options {
+                ssd_path: Some("/var/cache/mmc".into()),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.ssd_size = 2TB",
+            Options {
+                ssd_size: Some(2 << 40),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.move_rate = 200MB",
+            Options {
+                move_rate: Some(200 << 20),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.verify_dram = on",
+            Options {
+                verify_dram: Some(true),
+                ..Options::default()
+            },
+        ),
+        (
             "ock.mmc.local_service.dram.size = 1TB",
             Options {
                 dram_size: Some(1 << 40),
