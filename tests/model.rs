@@ -1,9 +1,10 @@
-//! Random operations on several segments against a plain map.
+//! Random operations on several segments of three media against a plain map.
 //!
 //! The store under test does nothing by itself here (no eviction in the background, terms of hours), so after every step the model
 //! knows it exactly: which keys there are and with what bytes, what each call must return, which extents are in use, and that these
 //! are disjoint and add up to what the segments say. Only which objects a put evicted is the store's to choose: the model looks
-//! afterwards, and allows it for objects that nobody holds, when the put found no run of its size.
+//! afterwards, and allows it for objects that nobody holds, when the put found no run of its size. The same holds of what is moved between
+//! media, and of gets of objects that have left the device that they were put on: they come back there first.
 
 mod support;
 
@@ -82,6 +83,12 @@ enum Step {
     LeaseAndRemove {
         key: u8,
     },
+    /// Down when `from` is the faster medium, up when it is the slower one.
+    Move {
+        keys: Vec<u8>,
+        from: u32,
+        to: u32,
+    },
     CopyAt {
         key: u8,
         start: usize,
@@ -131,7 +138,8 @@ fn keys() -> impl Strategy<Value = u8> {
 
 fn options() -> impl Strategy<Value = Options> {
     let ranks = prop::option::weighted(0.2, 0u8..3);
-    let media = prop_oneof![5 => Just(0), 2 => Just(MMC_MEDIUM_DRAM), 3 => Just(MMC_MEDIUM_HBM)];
+    let media =
+        prop_oneof![5 => Just(0), 2 => Just(MMC_MEDIUM_DRAM), 3 => Just(MMC_MEDIUM_HBM), 2 => Just(MMC_MEDIUM_SSD)];
     (prop_oneof![5 => Just(0u32), 2 => 1u32..4], ranks.clone(), ranks, media).prop_map(
         |(replicas, first, second, medium)| Options {
             replicas,
@@ -146,6 +154,7 @@ fn options() -> impl Strategy<Value = Options> {
 
 fn steps() -> impl Strategy<Value = Step> {
     let some = || vec(keys(), 1..6);
+    let medium = MMC_MEDIUM_HBM..=MMC_MEDIUM_SSD;
     let sized = || vec((keys(), sizes()), 1..8);
     prop_oneof![
         24 => (keys(), sizes(), options(), 1u8..4).prop_map(|(key, size, options, pieces)| Step::Put { key, size, options, pieces }),
@@ -166,9 +175,10 @@ fn steps() -> impl Strategy<Value = Step> {
         3 => (some(), any::<bool>()).prop_map(|(keys, batch)| Step::Lease { keys, batch }),
         4 => (some(), any::<bool>()).prop_map(|(keys, batch)| Step::Unlease { keys, batch }),
         1 => keys().prop_map(|key| Step::LeaseAndRemove { key }),
+        12 => (some(), medium.clone(), medium).prop_map(|(keys, from, to)| Step::Move { keys, from, to }),
         5 => (keys(), sizes(), sizes()).prop_map(|(key, start, size)| Step::CopyAt { key, start: start - 1, size }),
-        2 => (0u8..6).prop_map(|segment| Step::Leave { segment }),
-        3 => (0u8..6).prop_map(|segment| Step::Come { segment }),
+        2 => (0u8..8).prop_map(|segment| Step::Leave { segment }),
+        3 => (0u8..8).prop_map(|segment| Step::Come { segment }),
     ]
 }
 
@@ -179,7 +189,16 @@ struct Object {
     size: usize,
     /// Pool addresses of its copies, in their order.
     copies: Vec<u64>,
-    leases: u32,
+    /// The copies that each lease holds, in the order in which they end.
+    leases: Vec<Vec<u64>>,
+    /// It was put into memory that only a callback reaches.
+    is_of_device: bool,
+}
+
+impl Object {
+    fn is_leased(&self, copy: u64) -> bool {
+        self.leases.iter().any(|copies| copies.contains(&copy))
+    }
 }
 
 /// Memory that a token stands for.
@@ -214,6 +233,7 @@ struct Model {
     #[expect(clippy::vec_box, reason = "the store has been given their addresses")]
     devices: Vec<Box<Device>>,
     _memory: Vec<HostMemory>,
+    _files: Vec<TestFile>,
 }
 
 fn rounded(size: usize) -> u64 {
@@ -231,6 +251,7 @@ impl Model {
             Device::new(0x70_0000_0000, capacities[4]),
             Device::new(0x90_0000_0000, capacities[5]),
         ];
+        let files = vec![TestFile::new(), TestFile::new()];
         let host = |number: usize, rank: u32| mmc_segment_options {
             base: memory[number].base(),
             ..dram(rank, memory[number].bytes())
@@ -245,6 +266,8 @@ impl Model {
             host(1, 2),
             devices[1].options(MMC_MEDIUM_HBM, 1),
             devices[2].options(MMC_MEDIUM_DRAM, 1),
+            ssd(0, capacities[6], &files[0]),
+            ssd(2, capacities[7], &files[1]),
         ];
         let mut model = Model {
             store: Store::empty(),
@@ -259,8 +282,9 @@ impl Model {
             versions: 0,
             devices,
             _memory: memory,
+            _files: files,
         };
-        for number in 0..4 {
+        for number in [0, 1, 2, 3, 6] {
             model.come(number);
         }
         model
@@ -334,7 +358,7 @@ impl Model {
             object
                 .copies
                 .iter()
-                .for_each(|copy| add(*copy, object.size, object.leases > 0));
+                .for_each(|copy| add(*copy, object.size, object.is_leased(*copy)));
         }
         for token in self.reservations.iter().chain(&self.pins) {
             token
@@ -361,13 +385,13 @@ impl Model {
 
     /// Media and ranks of the segments that are registered, as the store sees them.
     fn medium_of(&self, options: &Options) -> u32 {
-        let has_dram = self
-            .places
-            .iter()
-            .any(|place| place.address.is_some() && place.options.medium == MMC_MEDIUM_DRAM);
+        let has = |medium: &u32| {
+            let is_there = |place: &Place| place.address.is_some() && place.options.medium == *medium;
+            self.places.iter().any(is_there)
+        };
+        let by_default = || [MMC_MEDIUM_DRAM, MMC_MEDIUM_HBM, MMC_MEDIUM_SSD].into_iter().find(has);
         match options.medium {
-            0 if has_dram => MMC_MEDIUM_DRAM,
-            0 => MMC_MEDIUM_HBM,
+            0 => by_default().unwrap_or(MMC_MEDIUM_HBM),
             medium => medium,
         }
     }
@@ -472,6 +496,111 @@ impl Model {
         done
     }
 
+    /// Finds out what became of everything after a call that makes copies of these keys' objects on other segments.
+    fn look_after_moves(&mut self, moved: &[u8]) {
+        let (store, pins) = (&self.store, &self.pins);
+        self.objects.retain(|key, object| {
+            let now = match store.query(&name(*key), MMC_PEEK) {
+                Ok(info) => copies_of(&info),
+                Err(code) => {
+                    assert_eq!(code, MMC_ERR_NOT_FOUND);
+                    Vec::new()
+                }
+            };
+            assert!(
+                moved.contains(key) || now.iter().all(|copy| object.copies.contains(copy)),
+                "a copy of {key} has moved"
+            );
+            for gone in object.copies.iter().filter(|copy| !now.contains(copy)) {
+                assert!(!object.is_leased(*gone), "{key} is gone from under a lease");
+                let is_pinned = pins.iter().any(|pin| pin.copies.contains(gone));
+                assert!(!is_pinned, "{key} is gone from under a pin");
+            }
+            object.copies = now;
+            !object.copies.is_empty()
+        });
+    }
+
+    fn move_objects(&mut self, keys: &[u8], from: u32, to: u32) {
+        let names: Vec<String> = keys.iter().map(|key| name(*key)).collect();
+        let result = if from < to {
+            self.store.evict(&strings(&names), from, to)
+        } else {
+            self.store.prefetch(&strings(&names), from, to)
+        };
+        if from == to {
+            assert_eq!(result, Err(MMC_ERR_INVALID_PARAM));
+            return;
+        }
+        let codes = result.unwrap();
+        let before = self.objects.clone();
+        let extents = self.extents();
+        let wanted: u64 = keys
+            .iter()
+            .flat_map(|key| before.get(key))
+            .map(|object| rounded(object.size))
+            .sum();
+        let has_room = self.runs(to, &extents).values().any(|run| run.0 >= 2 * wanted) && self.stranded.is_empty();
+        self.look_after_moves(keys);
+        let medium_of = |copy: &u64| self.place_of(*copy).options.medium;
+        for (key, code) in keys.iter().zip(codes) {
+            let was = before.get(key);
+            let was_on =
+                |medium: u32| was.is_some_and(|object| object.copies.iter().any(|copy| medium_of(copy) == medium));
+            if !was_on(from) && !was_on(to) {
+                assert_eq!(code, MMC_ERR_NOT_FOUND, "{key}");
+                continue;
+            }
+            // Without room, one may have gone for another.
+            let now = self.objects.get(key);
+            let is_on =
+                |medium: u32| now.is_some_and(|object| object.copies.iter().any(|copy| medium_of(copy) == medium));
+            match code {
+                MMC_OK => assert!(!has_room || is_on(to) && (to < from || !is_on(from)), "{key}"),
+                MMC_ERR_BUSY => {
+                    let object = now.expect("what is held stays");
+                    let is_held =
+                        |copy: &u64| object.is_leased(*copy) || self.pins.iter().any(|pin| pin.copies.contains(copy));
+                    assert!(
+                        object
+                            .copies
+                            .iter()
+                            .any(|copy| medium_of(copy) == from && is_held(copy)),
+                        "{key}"
+                    );
+                }
+                MMC_ERR_NO_SPACE | MMC_ERR_NOT_FOUND => assert!(!has_room, "{code} for {key}"),
+                code => panic!("{code} for {key}: {}", last_error()),
+            }
+        }
+    }
+
+    /// Whether a get of this key brings its object back to a device first.
+    fn has_left_its_device(&self, key: u8) -> bool {
+        self.objects.get(&key).is_some_and(|object| {
+            let is_on_device = |copy: &u64| self.place_of(*copy).options.copy.is_some();
+            object.is_of_device && !object.copies.iter().any(is_on_device)
+        })
+    }
+
+    /// Gets objects some of which come back to their device: each is there as a whole, or can't be got for want of room.
+    fn get_from_far(&mut self, keys: &[u8]) {
+        for key in keys {
+            let Some(object) = self.objects.get(key).cloned() else {
+                continue;
+            };
+            let mut data = vec![0; object.size];
+            match self.store.get(&name(*key), &mut data, MMC_PEEK) {
+                Ok(size) => assert!(
+                    size == object.size as u64 && data == content(object.seed, object.size),
+                    "{key}"
+                ),
+                Err(code) => assert_eq!(code, MMC_ERR_NO_SPACE, "{key}: {}", last_error()),
+            }
+            self.look_after_moves(&[*key]);
+        }
+    }
+
     /// Finds out what a put evicted. `new`: keys that it put, which are checked elsewhere.
     fn forget_the_evicted(&mut self, new: &[u8], found_room: bool) {
         let (store, pins) = (&self.store, &self.pins);
@@ -498,7 +627,10 @@ impl Model {
                 gone.is_empty() || !found_room,
                 "{key} was evicted though there was room"
             );
-            assert!(gone.is_empty() || object.leases == 0, "{key} was evicted under a lease");
+            assert!(
+                !gone.iter().any(|copy| object.is_leased(*copy)),
+                "{key} was evicted under a lease"
+            );
             assert!(!gone.iter().any(is_held), "{key} was evicted under a pin");
             !object.copies.is_empty()
         });
@@ -519,8 +651,9 @@ impl Model {
             Object {
                 seed,
                 size,
+                is_of_device: self.place_of(copies[0]).options.copy.is_some(),
                 copies,
-                leases: 0,
+                leases: Vec::new(),
             },
         );
         assert!(old.is_none());
@@ -570,6 +703,11 @@ impl Model {
                     }
                 }
             }
+            Step::Get { key, .. } | Step::GetUpTo { key, .. } if self.has_left_its_device(*key) => {
+                self.get_from_far(&[*key]);
+            }
+            Step::BatchGet { keys } if keys.iter().any(|key| self.has_left_its_device(*key)) => self.get_from_far(keys),
+            Step::Move { keys, from, to } => self.move_objects(keys, *from, *to),
             Step::Get { key, cut, flags } => {
                 let Some(object) = self.objects.get(key) else {
                     assert_eq!(self.store.get(&name(*key), &mut [0; 9], *flags), Err(MMC_ERR_NOT_FOUND));
@@ -751,17 +889,19 @@ impl Model {
             }
             Step::Lease { keys, batch } => {
                 let names: Vec<String> = keys.iter().map(|key| name(*key)).collect();
+                // A later lease ends later, so that it is known which one is given up.
+                let term = HOUR + 1000 * self.version();
                 let codes = if *batch {
-                    self.store.batch_lease(&strings(&names), HOUR).unwrap()
+                    self.store.batch_lease(&strings(&names), term).unwrap()
                 } else {
-                    names.iter().map(|name| code_of(self.store.lease(name, HOUR))).collect()
+                    names.iter().map(|name| code_of(self.store.lease(name, term))).collect()
                 };
                 for (key, code) in keys.iter().zip(codes) {
                     let is_reserved = self.is_reserved(*key);
                     match self.objects.get_mut(key) {
                         Some(object) => {
                             assert_eq!(code, MMC_OK);
-                            object.leases += 1;
+                            object.leases.push(object.copies.clone());
                         }
                         None if is_reserved => assert_eq!(code, MMC_ERR_STATE),
                         None => assert_eq!(code, MMC_ERR_NOT_FOUND),
@@ -777,9 +917,9 @@ impl Model {
                 };
                 for (key, code) in keys.iter().zip(codes) {
                     match self.objects.get_mut(key) {
-                        Some(object) if object.leases > 0 => {
+                        Some(object) if !object.leases.is_empty() => {
                             assert_eq!(code, MMC_OK);
-                            object.leases -= 1;
+                            object.leases.remove(0);
                         }
                         Some(_) => assert_eq!(code, MMC_ERR_NO_LEASE),
                         None => assert_eq!(code, MMC_ERR_NOT_FOUND),
@@ -804,13 +944,26 @@ impl Model {
     /// Ends the leases of a key that is about to be removed: nobody can afterwards, and they last for hours.
     fn end_leases(&mut self, key: u8) {
         if let Some(object) = self.objects.get_mut(&key) {
-            for _ in 0..std::mem::take(&mut object.leases) {
+            for _ in std::mem::take(&mut object.leases) {
                 self.store.unlease(&name(key)).unwrap();
             }
         }
     }
 
     fn reserve(&mut self, keys: &[(u8, usize)], options: &Options, term_ms: u64) {
+        if self.medium_of(options) == MMC_MEDIUM_SSD {
+            let given = mmc_put_options {
+                medium: MMC_MEDIUM_SSD,
+                ..put_options()
+            };
+            let refused = self.store.reserve("a file is no memory", 1, Some(&given)).map(drop);
+            assert!(
+                [Err(MMC_ERR_UNSUPPORTED), Err(MMC_ERR_NO_SPACE)].contains(&refused),
+                "{refused:?}"
+            );
+            self.look_after_moves(&[]);
+            return;
+        }
         let names: Vec<String> = keys.iter().map(|(key, _)| name(*key)).collect();
         let sizes: Vec<u64> = keys.iter().map(|(_, size)| *size as u64).collect();
         let mut views = Vec::new();
@@ -953,7 +1106,7 @@ impl Model {
             assert_eq!((info.size, info.readable), (object.size as u64, 1), "{key}");
             assert_eq!(
                 (copies_of(&info), info.lease_count),
-                (object.copies.clone(), object.leases),
+                (object.copies.clone(), object.leases.len() as u32),
                 "{key}"
             );
             for blob in &info.blobs[..info.blob_count as usize] {
@@ -963,7 +1116,8 @@ impl Model {
                     (place.options.medium, place.options.rank),
                     "{key}"
                 );
-                assert_eq!(blob.data.is_null(), place.options.copy.is_some(), "{key}");
+                let is_out_of_reach = place.options.copy.is_some() || blob.medium == MMC_MEDIUM_SSD;
+                assert_eq!(blob.data.is_null(), is_out_of_reach, "{key}");
             }
         }
         let mut keys = self.store.list_keys();
@@ -1012,7 +1166,7 @@ impl Model {
         assert!(statistics.allocated == allocated || !self.stranded.is_empty() && statistics.allocated < allocated);
         assert_eq!(statistics.pins, self.pins.len() as u64);
         assert_eq!(statistics.reservations, self.reservations.len() as u64);
-        let leases: u32 = self.objects.values().map(|object| object.leases).sum();
+        let leases: u32 = self.objects.values().map(|object| object.leases.len() as u32).sum();
         assert!(statistics.leases >= u64::from(leases));
         if statistics.leases == u64::from(leases) {
             self.stranded.clear();
@@ -1023,7 +1177,13 @@ impl Model {
     fn check_contents(&self) {
         for (key, object) in &self.objects {
             let mut data = vec![0; object.size];
-            self.store.get(&name(*key), &mut data, MMC_PEEK).unwrap();
+            if self.has_left_its_device(*key) {
+                // A get would move it.
+                let place = [object.copies[0]];
+                assert_eq!(self.store.read_at(&place, &mut [&mut data]).unwrap(), [MMC_OK]);
+            } else {
+                self.store.get(&name(*key), &mut data, MMC_PEEK).unwrap();
+            }
             assert!(data == content(object.seed, object.size), "bytes of {key}");
         }
         self.pins.iter().for_each(check_pin);
@@ -1123,13 +1283,13 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn the_store_does_what_a_map_does(capacities in vec(16u64..800, 6), steps in vec(steps(), 1..100)) {
+    fn the_store_does_what_a_map_does(capacities in vec(16u64..800, 8), steps in vec(steps(), 1..100)) {
         run(&capacities, &steps);
     }
 
     #[test]
     fn so_does_one_whose_segments_are_hardly_larger_than_its_objects(
-        capacities in vec(1u64..12, 6),
+        capacities in vec(1u64..12, 8),
         steps in vec(steps(), 1..100),
     ) {
         run(&capacities, &steps);

@@ -5,9 +5,11 @@
 
 #![allow(dead_code)] // each test program uses its part
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, OsStr, c_void};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::ptr::{NonNull, null, null_mut};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use mmc::ffi::batches::*;
 use mmc::ffi::inplace::*;
@@ -34,8 +36,9 @@ unsafe impl Sync for Store {}
 pub fn config() -> mmc_config {
     // SAFETY: integers and pointers, all of which may be zero.
     let mut config: mmc_config = unsafe { std::mem::zeroed() };
-    // SAFETY: a config that may be written.
-    assert_eq!(unsafe { mmc_config_init(&mut config) }, MMC_OK);
+    // SAFETY: a config of this size that may be written.
+    let code = unsafe { mmc_config_init_sized(&mut config, size_of::<mmc_config>()) };
+    assert_eq!(code, MMC_OK);
     config
 }
 
@@ -55,6 +58,33 @@ pub fn dram(rank: u32, capacity: u64) -> mmc_segment_options {
         numa_node: 0,
         reserved: 0,
         path: null(),
+    }
+}
+
+/// A segment of SSD over this file.
+pub fn ssd(rank: u32, capacity: u64, file: &TestFile) -> mmc_segment_options {
+    mmc_segment_options {
+        medium: MMC_MEDIUM_SSD,
+        path: file.0.as_ptr(),
+        ..dram(rank, capacity)
+    }
+}
+
+/// The path of a file that goes with the test.
+pub struct TestFile(CString);
+
+impl TestFile {
+    pub fn new() -> TestFile {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("mmc-test-{}-{number}", std::process::id()));
+        TestFile(CString::new(path.into_os_string().into_vec()).unwrap())
+    }
+}
+
+impl Drop for TestFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(OsStr::from_bytes(self.0.as_bytes()));
     }
 }
 
@@ -419,6 +449,22 @@ impl Store {
         self.batch(keys, |keys, count, results| {
             // SAFETY: arrays of `count` elements, borrowed for the call.
             unsafe { mmc_batch_remove(self.0, keys, count, 0, results) }
+        })
+    }
+
+    /// Moves objects to a slower medium.
+    pub fn evict(&self, keys: &[&str], from: u32, to: u32) -> Outcome<Vec<i32>> {
+        self.batch(keys, |keys, count, results| {
+            // SAFETY: arrays of `count` elements, borrowed for the call.
+            unsafe { mmc_evict(self.0, keys, count, from, to, 0, results) }
+        })
+    }
+
+    /// Copies objects to a faster medium.
+    pub fn prefetch(&self, keys: &[&str], from: u32, to: u32) -> Outcome<Vec<i32>> {
+        self.batch(keys, |keys, count, results| {
+            // SAFETY: arrays of `count` elements, borrowed for the call.
+            unsafe { mmc_prefetch(self.0, keys, count, from, to, 0, results) }
         })
     }
 
