@@ -69,7 +69,7 @@ def test_errors_have_a_class_a_code_and_the_librarys_words(store: mmc.Store) -> 
         (mmc.NoLease, Code.NO_LEASE, lambda: store.remove_lease("k")),
         (mmc.InvalidParam, Code.INVALID_PARAM, lambda: store.put("e", b"")),
         (mmc.InvalidParam, Code.INVALID_PARAM, lambda: store.put("r", b"1", replicas=2)),
-        (mmc.Unsupported, Code.UNSUPPORTED, lambda: store.register_segment("SSD", capacity=MIB)),
+        (mmc.InvalidParam, Code.INVALID_PARAM, lambda: store.register_segment("SSD", capacity=MIB)),
         (mmc.NotFound, Code.NOT_FOUND, lambda: store.unregister_segment(4096)),
     ]
     for error, code, call in cases:

@@ -17,6 +17,7 @@ GET_CODES = {Code.NOT_FOUND: ERROR, Code.SIZE_MISMATCH: ERROR}
 EXIST_CODES = {Code.OK: 1, Code.NOT_FOUND: 0}
 REMOVE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY}
 LEASE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
+MOVE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.NO_SPACE: ERROR}
 WRITE_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: OK}
 READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
 _GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
@@ -51,3 +52,8 @@ def code_of(error: mmc.Error, meanings: Optional[dict[Code, int]] = None) -> int
     """What a failure of a whole call means."""
     code = error.code
     return int({**_OWN_CODES, **_GONE_CODES, **(meanings or {})}.get(code, code))  # type: ignore[call-overload]
+
+
+def has_disk(store: mmc.Store) -> bool:
+    """Whether there is anything to move objects to and from."""
+    return any(segment.medium == "SSD" for segment in store.segments())

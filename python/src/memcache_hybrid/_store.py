@@ -19,11 +19,13 @@ from ._codes import (
     EXIST_CODES,
     GET_CODES,
     LEASE_CODES,
+    MOVE_CODES,
     PUT_CODES,
     READ_CODES,
     REMOVE_CODES,
     WRITE_CODES,
     code_of,
+    has_disk,
     meanings_of,
     report,
     state_of,
@@ -464,20 +466,27 @@ class DistributedObjectStore:
     # Media
 
     def evict(self, keys: Sequence[Key], src_media: int = 1, dst_media: int = 2, flags: int = 0) -> int:
-        """Moves objects from DRAM to SSD. There is no SSD segment here yet: -1, and 0 for no keys."""
-        return self._move(keys, src_media, dst_media, (1, 2))
+        """Moves objects from DRAM to SSD. 0 when all of them are there, else what kept the first one: -3102 it is missing, -1 anything else."""
+        return self._move(keys, (src_media, dst_media), (1, 2), mmc.Store.evict)
 
     def prefetch(self, keys: Sequence[Key], src_media: int = 2, dst_media: int = 1, flags: int = 0) -> int:
-        """Moves objects from SSD to DRAM. There is no SSD segment here yet: -1, and 0 for no keys."""
-        return self._move(keys, src_media, dst_media, (2, 1))
+        """Copies objects from SSD to DRAM. 0 when all of them are there, else what kept the first one: -3102 it is missing, -1 anything else."""
+        return self._move(keys, (src_media, dst_media), (2, 1), mmc.Store.prefetch)
 
-    def _move(self, keys: Sequence[Key], src_media: int, dst_media: int, way: tuple[int, int]) -> int:
+    def _move(
+        self,
+        keys: Sequence[Key],
+        media: tuple[int, int],
+        way: tuple[int, int],
+        move: Callable[[mmc.Store, list[Key]], list[int]],
+    ) -> int:
         names = list_of_keys(keys)
         if self._store is None:
             return CLIENT_NOT_INITIALIZED
-        if (src_media, dst_media) != way or not are_valid(names):
+        if media != way or not are_valid(names):
             return INVALID_PARAM
-        return ERROR if names else OK
+        codes = self._many(names, lambda store: move(store, names) if has_disk(store) else [ERROR], MOVE_CODES)
+        return next((code for code in codes if code), OK)
 
     # How calls are made and answered
 

@@ -13,7 +13,7 @@ from typing import Any, Optional
 from . import _native
 from ._arguments import Key, KeyArray, Keys, Results, pointers
 from ._buffers import Buffers, flatten, new_bytes, require_count
-from ._calls import KNOWN, error_of, first_error, flags_of, get_options, put_options, spans_of
+from ._calls import KNOWN, error_of, first_error, flags_of, get_options, medium_number, put_options, spans_of
 from ._errors import Code, NotFound
 from ._native import check, library
 from ._objects import Objects
@@ -185,3 +185,19 @@ class Batches(Objects):
     def batch_remove(self, keys: Keys) -> list[int]:
         """Removes objects. A `Code` for each: OK, NOT_FOUND, …"""
         return self._each_key(library.mmc_batch_remove, keys, 0)
+
+    def evict(self, keys: Keys, source: str = "DRAM", target: str = "SSD") -> list[int]:
+        """Moves objects to a slower medium. A `Code` for each: OK, NOT_FOUND, BUSY where it is pinned or leased, NO_SPACE, IO, …
+
+        They can be read all the while. Blocks for the copies and the disk.
+        """
+        way = medium_number(source), medium_number(target)
+        return self._each_key(library.mmc_evict, keys, *way, 0)
+
+    def prefetch(self, keys: Keys, source: str = "SSD", target: str = "DRAM") -> list[int]:
+        """Copies objects to a faster medium, so that they are there when they are wanted. A `Code` for each, as `evict`.
+
+        What they have on `source` stays. Blocks for the copies and the disk.
+        """
+        way = medium_number(source), medium_number(target)
+        return self._each_key(library.mmc_prefetch, keys, *way, 0)

@@ -80,15 +80,20 @@ def peek_flags(peek: Any) -> Any:
     return _native.PEEK if peek is True else argument_of_flags(flags_of(peek))
 
 
+def medium_number(medium: str) -> int:
+    """The library's number of a medium. Raises `InvalidParam` for what is none."""
+    if medium not in _native.MEDIA:
+        raise InvalidParam(f'medium {medium!r}: must be "HBM", "DRAM" or "SSD"')
+    return _native.MEDIA[medium]
+
+
 def put_options(
     replicas: int, preferred_ranks: Sequence[int], medium: Optional[str], stream: Optional[int], term_ms: int = 0
 ) -> Any:
     if replicas == 1 and not preferred_ranks and medium is None and stream is None and term_ms == 0:
         return None
-    if medium is not None and medium not in _native.MEDIA:
-        raise InvalidParam(f'medium {medium!r}: must be "HBM", "DRAM" or "SSD"')
     options = sized(_native.PutOptions, replicas=replicas, stream=stream, term_ms=term_ms)
-    options.medium = 0 if medium is None else _native.MEDIA[medium]
+    options.medium = 0 if medium is None else medium_number(medium)
     options.preferred_ranks = (ctypes.c_uint32 * len(preferred_ranks))(*preferred_ranks)
     options.preferred_count = len(preferred_ranks)
     return ctypes.byref(options)

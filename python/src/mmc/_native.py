@@ -149,7 +149,8 @@ class Statistics(ctypes.Structure):
             (name, c_uint64)
             for name in (
                 "stored_keys capacity allocated metadata alloc_operations get_operations get_hits get_misses exist_hits exist_misses "
-                "remove_operations evict_operations evicted_bytes put_bytes get_bytes pins reservations leases events_dropped"
+                "remove_operations evict_operations evicted_bytes put_bytes get_bytes pins reservations leases events_dropped "
+                "get_hits_hbm get_hits_ssd demotions promotions moved_bytes move_failures rotten_objects spill_drops"
             ).split()
         ],
     ]
@@ -181,7 +182,7 @@ _STORE, _ARRAY, _COUNT, _FLAGS, _TOKEN = c_void_p, c_void_p, c_size_t, c_uint32,
 PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "mmc_version": (),
     "mmc_abi_version": (),
-    "mmc_config_init": (c_void_p,),
+    "mmc_config_init_sized": (c_void_p, c_size_t),
     "mmc_config_parse": (c_char_p, c_char_p, c_size_t, c_void_p, c_void_p, c_size_t, c_void_p),
     "mmc_init": (c_void_p, c_void_p),
     "mmc_uninit": (_STORE,),
@@ -205,6 +206,8 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "mmc_prefix_len": (_STORE, _ARRAY, _COUNT, _FLAGS, c_void_p),
     "mmc_batch_query": (_STORE, _ARRAY, _COUNT, _FLAGS, _ARRAY, _ARRAY),
     "mmc_batch_remove": (_STORE, _ARRAY, _COUNT, _FLAGS, _ARRAY),
+    "mmc_evict": (_STORE, _ARRAY, _COUNT, c_uint32, c_uint32, _FLAGS, _ARRAY),
+    "mmc_prefetch": (_STORE, _ARRAY, _COUNT, c_uint32, c_uint32, _FLAGS, _ARRAY),
     "mmc_reserve": (_STORE, Key, c_uint64, c_void_p, c_void_p),
     "mmc_commit": (_STORE, _TOKEN),
     "mmc_abort": (_STORE, _TOKEN),

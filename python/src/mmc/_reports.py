@@ -71,6 +71,14 @@ class Statistics(NamedTuple):
     reservations: int
     leases: int
     events_dropped: int
+    get_hits_hbm: int
+    get_hits_ssd: int
+    demotions: int
+    promotions: int
+    moved_bytes: int
+    move_failures: int
+    rotten_objects: int
+    spill_drops: int
 
 
 class Event(NamedTuple):

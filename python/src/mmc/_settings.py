@@ -12,7 +12,7 @@ from . import _native
 def new_config() -> _native.Config:
     """A config in which nothing is set."""
     config = _native.Config()
-    _native.check(_native.library.mmc_config_init(ctypes.byref(config)))
+    _native.check(_native.library.mmc_config_init_sized(ctypes.byref(config), ctypes.sizeof(config)))
     return config
 
 

@@ -12,6 +12,7 @@ from typing import Any, Callable, Optional, Union
 
 from . import _log, _native, _ready
 from ._batches import Batches
+from ._calls import medium_number
 from ._errors import Code, InvalidParam
 from ._inplace import InPlace
 from ._native import check, library, sized
@@ -56,6 +57,10 @@ class Store(Batches, InPlace):
         numa_node: Optional[int] = None,
         eviction: Optional[str] = None,
         clock: Optional[Callable[[], int]] = None,
+        ssd: Union[str, os.PathLike[str], None] = None,
+        ssd_size: Union[int, str, None] = None,
+        move_rate: Union[int, str, None] = None,
+        verify_dram: Optional[bool] = None,
     ) -> None:
         """Opens a store.
 
@@ -68,6 +73,9 @@ class Store(Batches, InPlace):
         not used for longest, and of one batch the tail before the head. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
         system's monotonic clock. It is called inside of puts, gets, leases and queries by the thread whose call it is, and must not use the
         store; what it raises goes to `sys.excepthook`, and time stands still for that call.
+        `ssd`, `ssd_size`: the file of an SSD segment, which is made or has its size already, and its bytes;
+        objects move there when memory is short. `move_rate`: bytes a second that move between media in the background, at most. `verify_dram` (off):
+        what is got from memory is compared with what was put, as what comes from SSD always is.
 
         Raises `InvalidParam` for a setting that is wrong, wherever it comes from; `Io` when the file can't be read or the port's address is
         taken; `OutOfMemory`; `NoSpace` when 1024 stores are open. Blocks while a file is read and with `prefault`.
@@ -93,6 +101,10 @@ class Store(Batches, InPlace):
             # Kept for as long as the library may call it.
             self._clock = clock_of(clock)
             config.clock = ctypes.cast(self._clock, ctypes.c_void_p)
+        config.ssd_path = None if ssd is None else os.fsencode(ssd)
+        config.ssd_size = 0 if ssd_size is None else size_of("ssd_size", ssd_size)
+        config.move_rate = 0 if move_rate is None else size_of("move_rate", move_rate)
+        config.verify_dram = switch(verify_dram)
         self._open(config)
 
     @classmethod
@@ -163,25 +175,26 @@ class Store(Batches, InPlace):
         prefault: Optional[bool] = None,
         mapping: Optional[str] = None,
         numa_node: Optional[int] = None,
+        path: Union[str, os.PathLike[str], None] = None,
     ) -> int:
         """Adds memory to the store and returns its pool address, which names it.
 
-        `medium`: "DRAM" or "HBM". `rank`: 0 to 65535. One of: `capacity` alone, for DRAM that the library maps (with `huge_pages`, `prefault`,
+        `medium`: "DRAM", "HBM" or "SSD". `rank`: 0 to 65535. One of: `capacity` alone, for DRAM that the library maps (with `huge_pages`, `prefault`,
         `mapping` and `numa_node` as for the store); `memory`, a writable buffer such as a numpy array of bytes, whose whole units of 4096 bytes are used and
         which is held until the segment is unregistered or the store closed; `base` and `capacity`, addresses of a device or of memory
-        that the caller keeps. `copy`: who copies, needed for HBM: see `CopyCallback`.
+        that the caller keeps; `capacity` and `path`, for SSD: a file, which is made or has that size already. `copy`: who copies, needed for HBM: see
+        `CopyCallback`.
 
-        Raises `InvalidParam`, `Unsupported` for "SSD", `OutOfMemory`, `NoSpace`. Blocks while memory is touched, with `prefault`.
+        Raises `InvalidParam`, `OutOfMemory`, `NoSpace`, `Io` when the file can't be opened. Blocks while memory is touched, with `prefault`, and
+        while a file gets its blocks.
         """
-        if medium not in _native.MEDIA:
-            raise InvalidParam(f'medium {medium!r}: must be "HBM", "DRAM" or "SSD"')
         if memory is not None and (capacity is not None or base is not None):
             raise InvalidParam("memory brings its own base and capacity: give either")
         if mapping is not None and mapping not in _native.MEMORY:
             raise InvalidParam(f'mapping {mapping!r}: must be "private" or "memfd"')
         options = sized(
             _native.SegmentOptions,
-            medium=_native.MEDIA[medium],
+            medium=medium_number(medium),
             rank=rank,
             capacity=0 if capacity is None else size_of("capacity", capacity),
             base=base,
@@ -189,6 +202,7 @@ class Store(Batches, InPlace):
             prefault=switch(prefault),
             memory=0 if mapping is None else _native.MEMORY[mapping],
             numa_node=0 if numa_node is None else numa_node + 1,
+            path=None if path is None else os.fsencode(path),
         )
         registration = Registration(options, memory, copy)
         address = ctypes.c_uint64()

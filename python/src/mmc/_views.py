@@ -58,14 +58,14 @@ class _Token:
     def view(self) -> memoryview:
         """The bytes: one dimension of unsigned bytes, read-only for a pin.
 
-        Raises `Unsupported` for memory of a device, which only its copy callback reaches, and `NotFound` when it has ended.
+        Raises `Unsupported` for memory of a device, which only its copy callback reaches, or on SSD, and `NotFound` when it has ended.
         """
         if self._view is not None:
             return self._view
         if self._token == 0:
             raise NotFound(f"{self._name}: has ended")
         raise Unsupported(
-            f"{self._name}: memory of a device can't be looked at; use read_at and write_at with its address"
+            f"{self._name}: memory of a device or a file can't be looked at; use read_at and write_at with its address"
         )
 
     def close(self) -> None:
