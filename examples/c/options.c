@@ -17,6 +17,7 @@ static const char usage[] =
     "  --block SIZE           bytes of a block (default 64KiB)\n"
     "  --dram SIZE            bytes of the pool, all of them touched first (default 1GiB)\n"
     "  --blocks N             room for N blocks instead\n"
+    "  --ssd FILE SIZE        an SSD segment of so many bytes, to which blocks move when the pool is full\n"
     "  --watermarks HIGH LOW  percent in use at which eviction starts and stops (default 90 80;\n"
     "                         with 100 100 the pool fills up)\n"
     "  --requests N           no more than the first N\n"
@@ -94,6 +95,9 @@ int options_read(int count, char **arguments, replay_options *into) {
             wrong = read_number(option, value, (uint64_t)1 << 40, &blocks);
         } else if (strcmp(option, "--requests") == 0) {
             wrong = read_number(option, value, SIZE_MAX, &requests);
+        } else if (strcmp(option, "--ssd") == 0 && i + 1 < count) {
+            into->ssd_path = value;
+            wrong = read_size(option, arguments[++i], &into->ssd_size);
         } else if (strcmp(option, "--watermarks") == 0 && i + 1 < count) {
             wrong = read_number(option, value, 100, &high) || read_number(option, arguments[++i], 100, &low);
         } else {

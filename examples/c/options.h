@@ -10,6 +10,8 @@ typedef struct {
     const char *trace;
     size_t block_size; // bytes
     uint64_t pool_size; // bytes
+    const char *ssd_path; // null for no SSD segment
+    uint64_t ssd_size; // bytes
     const char *http_address;
     size_t requests; // at most this many of the trace
     uint32_t watermark_high, watermark_low; // percent; 0 is the library's default

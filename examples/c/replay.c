@@ -325,8 +325,12 @@ static void print_table(replay *of, size_t total, double seconds) {
            of->block_size);
     printf("hit ratio   %.4f (%" PRIu64 " prefix hits, %" PRIu64 " of them evicted before the get)\n", hit_ratio(of),
            of->hits, of->lost);
+    uint64_t slow = statistics.get_hits_ssd, hbm = statistics.get_hits_hbm;
+    printf("from        DRAM %" PRIu64 ", SSD %" PRIu64 "\n", statistics.get_hits - slow - hbm, slow);
     printf("no room     %" PRIu64 " puts\n", of->refused);
     printf("evictions   %" PRIu64 "\n", statistics.evict_operations);
+    printf("moves       %" PRIu64 " down, %" PRIu64 " up; %" PRIu64 " dropped as the disk was the limit, %" PRIu64 " failed\n",
+           statistics.demotions, statistics.promotions, statistics.spill_drops, statistics.move_failures);
     printf("pool        %" PRIu64 " of %" PRIu64 " bytes in use, %" PRIu64 " keys\n", statistics.allocated,
            statistics.capacity, statistics.stored_keys);
     printf("\n");
@@ -358,6 +362,8 @@ static mmc_store *open_store(const replay_options *options) {
     config.watermark_high = options->watermark_high;
     config.watermark_low = options->watermark_low;
     config.http_address = options->http_address;
+    config.ssd_path = options->ssd_path;
+    config.ssd_size = options->ssd_size;
     config.prefault = MMC_ON; // else the first puts would measure the kernel's handing out of pages
     mmc_store *store;
     check(mmc_init(&config, &store));
