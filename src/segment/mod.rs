@@ -21,6 +21,8 @@ pub(crate) mod dram;
 pub(crate) mod file;
 mod freed;
 mod tenants;
+#[cfg_attr(not(test), expect(dead_code, reason = "it comes into use with SSD segments"))]
+pub(crate) mod journal;
 pub(crate) mod transfer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
