@@ -289,6 +289,14 @@ typedef struct mmc_config {
     // MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
     // the bytes of every put and every get. Default off.
     uint32_t verify_dram;
+    // A directory, made if need be, in which it is kept what is on SSD segments: one file for each, named after its file. A segment that is
+    // opened again, after mmc_uninit or however the process ended, then has what was on it. Default none: SSD segments begin empty.
+    const char *state_path;
+    // MMC_ON or MMC_OFF: a state that is of another version, size or store, or whose beginning is damaged, is replaced by an empty one.
+    // Default off: it is an error.
+    uint32_t state_wipe;
+    // Zero.
+    uint32_t reserved_2;
 } mmc_config;
 
 // One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -582,8 +590,8 @@ int32_t mmc_config_parse(const char *name,
 // `config`: the settings, or null for the defaults: one DRAM segment of 1 GiB and rank 0, mapped as it is touched, watermarks 90 and 80, no
 // admin port. Borrowed for the call. `store`: where the handle goes on success, to be closed with mmc_uninit.
 //
-// Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name; MMC_ERR_IO when the
-// file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
+// Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name, and for a state that is of another
+// version, size or store; MMC_ERR_BUSY when another store has the state open; MMC_ERR_IO when the file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
 // started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
 // while memory is touched. Any thread; several stores may be open at once. Since 0.1.
 //
@@ -596,6 +604,7 @@ int32_t mmc_init(const struct mmc_config *config,
 // `store`: the handle; it is void on success, and any later call with it returns MMC_ERR_NOT_STARTED.
 //
 // Waits for calls of other threads that are in the store, copies too, stops the admin port and the store's threads, and lets its memory go.
+// With a state_path, what is only in memory is written to SSD first, what was used last first, as far as there is room as it is.
 // When pins or reservations are open in memory that the library mapped, that memory stays, and mmc_unpin, mmc_commit (which then only
 // gives up) and mmc_abort still take their tokens; the last one lets it go. No event callback runs after it has returned.
 //

@@ -192,6 +192,10 @@ class Config {
     Config &move_rate(uint64_t bytes) noexcept { return set(config_.move_rate, bytes); }
     // Compare what is got from memory with what was put. Default off.
     Config &verify_dram(bool on) noexcept { return set(config_.verify_dram, on ? MMC_ON : MMC_OFF); }
+    // The directory in which it is kept what is on SSD segments, so that it is found again. Default none.
+    Config &state(std::string path) { return keep(state_path_, std::move(path)); }
+    // Replace a state that is of another version, size or store. Default off: it is an error.
+    Config &state_wipe(bool on) noexcept { return set(config_.state_wipe, on ? MMC_ON : MMC_OFF); }
 
     // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
     Config &eviction(uint32_t policy) noexcept { return set(config_.eviction, policy); }
@@ -207,6 +211,7 @@ class Config {
         config.http_token = http_token_ ? http_token_->c_str() : nullptr;
         config.config_path = config_path_ ? config_path_->c_str() : nullptr;
         config.ssd_path = ssd_path_ ? ssd_path_->c_str() : nullptr;
+        config.state_path = state_path_ ? state_path_->c_str() : nullptr;
         return config;
     }
 
@@ -221,7 +226,7 @@ class Config {
     }
 
     mmc_config config_;
-    std::optional<std::string> http_address_, http_token_, config_path_, ssd_path_;
+    std::optional<std::string> http_address_, http_token_, config_path_, ssd_path_, state_path_;
 };
 
 // Where and how objects are put. What is zero or empty is the default of mmc_put_options.

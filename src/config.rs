@@ -95,6 +95,10 @@ pub struct Options {
     pub move_rate: Option<u64>,
     /// Whether gets compare what lies in memory with what was put.
     pub verify_dram: Option<bool>,
+    /// The directory in which it is kept what is on SSD segments, so that it is found again. Empty for none.
+    pub state_path: Option<PathBuf>,
+    /// Whether a state that is of another segment, or damaged, is wiped and not an error.
+    pub state_wipe: Option<bool>,
 }
 
 /// What the library maps a DRAM segment from.
@@ -150,6 +154,10 @@ pub struct Config {
     pub move_rate: u64,
     /// Whether gets compare what lies in memory with what was put.
     pub verify_dram: bool,
+    /// The directory of the states of SSD segments; `None` when they are not kept.
+    pub state_path: Option<PathBuf>,
+    /// Whether a state that is of another segment, or damaged, is wiped and not an error.
+    pub state_wipe: bool,
 }
 
 /// Something about the settings that a person should know, to be logged once the level of the log is set.
@@ -276,6 +284,8 @@ impl Options {
             ssd_size: self.ssd_size.or(lower.ssd_size),
             move_rate: self.move_rate.or(lower.move_rate),
             verify_dram: self.verify_dram.or(lower.verify_dram),
+            state_path: self.state_path.or(lower.state_path),
+            state_wipe: self.state_wipe.or(lower.state_wipe),
         }
     }
 
@@ -302,6 +312,8 @@ impl Options {
             ssd_size: self.ssd_size.unwrap_or(0),
             move_rate: self.move_rate.unwrap_or(0),
             verify_dram: self.verify_dram.unwrap_or(false),
+            state_path: self.state_path.filter(|path| !path.as_os_str().is_empty()),
+            state_wipe: self.state_wipe.unwrap_or(false),
         }
     }
 }

@@ -91,6 +91,12 @@ const OWN: &[(&str, Setter)] = &[
     ("mmc.verify_dram", |options, text| {
         set(&mut options.verify_dram, parse_flag(text))
     }),
+    ("mmc.state_path", |options, text| {
+        set(&mut options.state_path, parse_path(text))
+    }),
+    ("mmc.state_wipe", |options, text| {
+        set(&mut options.state_wipe, parse_flag(text))
+    }),
 ];
 
 /// Keys of the multi-process service that mean something here.

@@ -66,6 +66,8 @@ fn nothing_given_means_the_defaults() {
         ssd_size: 0,
         move_rate: 0,
         verify_dram: false,
+        state_path: None,
+        state_wipe: false,
     };
     assert_eq!(config, expected);
     assert_eq!(notes, []);

@@ -138,8 +138,8 @@ pub unsafe extern "C" fn mmc_config_parse(
 /// `config`: the settings, or null for the defaults: one DRAM segment of 1 GiB and rank 0, mapped as it is touched, watermarks 90 and 80, no
 /// admin port. Borrowed for the call. `store`: where the handle goes on success, to be closed with mmc_uninit.
 ///
-/// Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name; MMC_ERR_IO when the
-/// file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
+/// Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name, and for a state that is of another
+/// version, size or store; MMC_ERR_BUSY when another store has the state open; MMC_ERR_IO when the file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
 /// started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
 /// while memory is touched. Any thread; several stores may be open at once. Since 0.1.
 ///
@@ -183,6 +183,7 @@ pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mm
 /// `store`: the handle; it is void on success, and any later call with it returns MMC_ERR_NOT_STARTED.
 ///
 /// Waits for calls of other threads that are in the store, copies too, stops the admin port and the store's threads, and lets its memory go.
+/// With a state_path, what is only in memory is written to SSD first, what was used last first, as far as there is room as it is.
 /// When pins or reservations are open in memory that the library mapped, that memory stays, and mmc_unpin, mmc_commit (which then only
 /// gives up) and mmc_abort still take their tokens; the last one lets it go. No event callback runs after it has returned.
 ///
@@ -219,14 +220,16 @@ fn environment(name: &str) -> Option<String> {
 /// The strings of `config` are null or C strings.
 unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     check_reserved("mmc_config", config.reserved)?;
+    check_reserved("mmc_config", config.reserved_2)?;
     let number = |value: u32| (value != 0).then_some(value);
     // SAFETY: the strings are the caller's, null or C strings.
-    let (http_address, http_token, config_path, ssd_path) = unsafe {
+    let (http_address, http_token, config_path, ssd_path, state_path) = unsafe {
         (
             text_from("http_address", config.http_address)?,
             text_from("http_token", config.http_token)?,
             text_from("config_path", config.config_path)?,
             text_from("ssd_path", config.ssd_path)?,
+            text_from("state_path", config.state_path)?,
         )
     };
     Ok(Options {
@@ -254,6 +257,8 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
         ssd_size: (config.ssd_size != 0).then_some(config.ssd_size),
         move_rate: (config.move_rate != 0).then_some(config.move_rate),
         verify_dram: switch_from("verify_dram", config.verify_dram)?,
+        state_path: state_path.map(PathBuf::from),
+        state_wipe: switch_from("state_wipe", config.state_wipe)?,
     })
 }
 
@@ -306,6 +311,7 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
     fill(&mut config.ssd_size, options.ssd_size);
     fill(&mut config.move_rate, options.move_rate);
     fill(&mut config.verify_dram, options.verify_dram.map(switch));
+    fill(&mut config.state_wipe, options.state_wipe.map(switch));
 }
 
 /// Fills the strings of a config that are unset, and gives the bytes that are to lie at `strings`. Of a path only "" is ever filled in, which
@@ -313,10 +319,12 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
 fn fill_texts(config: &mut mmc_config, options: &Options, strings: *mut c_char) -> Vec<u8> {
     let mut bytes = Vec::new();
     let ssd_path = options.ssd_path.as_deref().and_then(|path| path.to_str());
+    let state_path = options.state_path.as_deref().and_then(|path| path.to_str());
     let fields = [
         (&mut config.http_address, options.http_address.as_deref()),
         (&mut config.http_token, options.http_token.as_deref()),
         (&mut config.ssd_path, ssd_path),
+        (&mut config.state_path, state_path),
     ];
     for (field, text) in fields {
         if let Some(text) = text

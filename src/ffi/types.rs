@@ -168,6 +168,14 @@ pub struct mmc_config {
     /// MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
     /// the bytes of every put and every get. Default off.
     pub verify_dram: u32,
+    /// A directory, made if need be, in which it is kept what is on SSD segments: one file for each, named after its file. A segment that is
+    /// opened again, after mmc_uninit or however the process ended, then has what was on it. Default none: SSD segments begin empty.
+    pub state_path: *const c_char,
+    /// MMC_ON or MMC_OFF: a state that is of another version, size or store, or whose beginning is damaged, is replaced by an empty one.
+    /// Default off: it is an error.
+    pub state_wipe: u32,
+    /// Zero.
+    pub reserved_2: u32,
 }
 
 /// One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -437,9 +445,10 @@ pub struct mmc_statistics {
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<mmc_key>() == 16);
-    assert!(size_of::<mmc_config>() == 120 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(size_of::<mmc_config>() == 136 && offset_of!(mmc_config, dram_size) == 8);
     assert!(offset_of!(mmc_config, clock) == 72 && offset_of!(mmc_config, clock_user_data) == 80);
     assert!(offset_of!(mmc_config, ssd_path) == 88 && offset_of!(mmc_config, eviction) == 112);
+    assert!(offset_of!(mmc_config, state_path) == 120 && offset_of!(mmc_config, state_wipe) == 128);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
     assert!(size_of::<mmc_copy_operation>() == 24);
     assert!(size_of::<mmc_copy_operation>() == size_of::<crate::segment::device::CopyOperation>());

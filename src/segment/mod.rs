@@ -20,9 +20,8 @@ pub(crate) mod disk;
 pub(crate) mod dram;
 pub(crate) mod file;
 mod freed;
-mod tenants;
-#[cfg_attr(not(test), expect(dead_code, reason = "it comes into use with SSD segments"))]
 pub(crate) mod journal;
+mod tenants;
 pub(crate) mod transfer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +32,7 @@ use device::Device;
 use dram::Mapping;
 use file::File;
 use freed::Freed;
+use journal::Journal;
 use tenants::Tenants;
 
 use crate::error::{Error, Result, invalid, words};
@@ -70,8 +70,8 @@ pub(crate) enum Memory {
     Host(usize),
     /// Reached by the host's copy callback only; the address is the host's name for its first byte.
     Device(usize, Box<dyn Device>),
-    /// A file.
-    File(File),
+    /// A file, with the journal of what is on it if that is to be found again.
+    File(File, Option<Journal>),
 }
 
 /// A range of memory with its allocator.
@@ -90,6 +90,7 @@ pub(crate) struct Segment {
     mapping: Mutex<Option<Mapping>>,
     is_file: bool,
     file: Mutex<Option<Arc<File>>>,
+    journal: Option<Journal>,
     space: Mutex<Option<Allocator>>,
     freed: Freed,
     /// Bytes handed out, for those who only want to look.
@@ -115,11 +116,11 @@ impl Segment {
             return Err(invalid!("segment of {capacity} bytes: the limit is {limit}"));
         };
         let is_host = matches!(memory, Memory::Host(_) | Memory::Device(..));
-        let (base, mapping, device, file) = match memory {
-            Memory::Mapped(mapping) => (mapping.base(), Some(mapping), None, None),
-            Memory::Host(base) => (base, None, None, None),
-            Memory::Device(base, device) => (base, None, Some(device), None),
-            Memory::File(file) => (0, None, None, Some(Arc::new(file))),
+        let (base, mapping, device, file, journal) = match memory {
+            Memory::Mapped(mapping) => (mapping.base(), Some(mapping), None, None, None),
+            Memory::Host(base) => (base, None, None, None, None),
+            Memory::Device(base, device) => (base, None, Some(device), None, None),
+            Memory::File(file, journal) => (0, None, None, Some(Arc::new(file)), journal),
         };
         Ok(Segment {
             number,
@@ -133,6 +134,7 @@ impl Segment {
             mapping: Mutex::new(mapping),
             is_file: file.is_some(),
             file: Mutex::new(file),
+            journal,
             space: Mutex::new(Some(Allocator::new(units)?)),
             freed: Freed::new(),
             allocated: AtomicU64::new(0),
@@ -190,6 +192,11 @@ impl Segment {
     /// The file; `None` for memory, and when it has gone.
     pub(crate) fn file(&self) -> Option<Arc<File>> {
         lock(&self.file).clone()
+    }
+
+    /// The journal of what is on it, if that is to be found again.
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
     }
 
     /// Where this process has a unit mapped; `None` for a device's memory and for a file.
@@ -288,6 +295,9 @@ impl Segment {
         drop(space);
         *lock(&self.mapping) = None;
         *lock(&self.file) = None;
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
         true
     }
 }

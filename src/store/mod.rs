@@ -31,8 +31,10 @@ pub(crate) mod put;
 mod races;
 pub(crate) mod remove;
 pub(crate) mod report;
+mod restart;
 pub(crate) mod segments;
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -109,6 +111,8 @@ pub(crate) struct Store {
     mover: mover::Mover,
     /// Gets compare what lies in memory, too, with what was put.
     verify_dram: bool,
+    /// Where it is kept what is on SSD segments, if it is.
+    states: Option<restart::States>,
     is_closing: AtomicBool,
     /// The host is closing the store: nobody comes in any more, those inside go on. It may turn out to be in use, and stay open.
     is_leaving: AtomicBool,
@@ -137,6 +141,10 @@ impl Store {
             keeper: keeper::Keeper::new(),
             mover: mover::Mover::new(config.move_rate),
             verify_dram: config.verify_dram,
+            states: config.state_path.clone().map(|path| restart::States {
+                path,
+                wipe: config.state_wipe,
+            }),
             is_closing: AtomicBool::new(false),
             is_leaving: AtomicBool::new(false),
         });
@@ -194,6 +202,7 @@ impl Store {
         self.begin_closing();
         self.keeper.stop();
         self.mover.stop();
+        self.save();
         // Only the listener itself is refused, and a host can't close a store from there.
         let _ = self.events.listen(None);
     }
@@ -240,14 +249,31 @@ impl Store {
                 ));
             }
         }
-        let registered = self.segments.register(plan, crate::evict::policy(self.eviction)?, || {
+        let recovered = Cell::new(None);
+        let memory = || {
             Ok(match source {
                 Source::Map(wishes) => Memory::Mapped(Mapping::new(plan.capacity, wishes)?),
                 Source::Host(base) => Memory::Host(base),
                 Source::Device(base, device) => Memory::Device(base, device),
-                Source::File(FileSource::Path(path)) => Memory::File(File::open(&path, plan.capacity)?),
-                Source::File(FileSource::Open(file)) => Memory::File(file),
+                Source::File(FileSource::Path(path)) => {
+                    let file = File::open(&path, plan.capacity, self.states.is_some())?;
+                    let state = self
+                        .states
+                        .as_ref()
+                        .map(|states| states.open(&path, plan))
+                        .transpose()?;
+                    let (journal, found) = state.unzip();
+                    recovered.set(found);
+                    Memory::File(file, journal)
+                }
+                Source::File(FileSource::Open(file)) => Memory::File(file, None),
             })
+        };
+        let policy = crate::evict::policy(self.eviction)?;
+        let registered = self.segments.register(plan, policy, memory, |registered| {
+            if let Some(recovered) = recovered.take() {
+                self.restore(registered, &recovered);
+            }
         })?;
         let segment = &registered.segment;
         let file = segment.file().map(|file| format!(", {}", file.report()));

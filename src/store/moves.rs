@@ -235,6 +235,7 @@ impl Store {
         }
         self.objects.install(slot, copy, to.segment.number, unit, true);
         copying.is_published = true;
+        self.note_written(slot, &to.segment, unit);
         self.objects.blob(slot, copy).set_handle(handle.0);
         self.objects.publish_further(slot, copy);
         self.announce(

@@ -71,6 +71,7 @@ impl Store {
         let key = self.key_to_announce(slot);
         object.set_state(State::Gone);
         shard.erase(slot);
+        copies().for_each(|copy| self.note_gone(self.objects.blob(slot, copy).place()));
         self.announce(event::Kind::Removed, key, slot, copies());
         drop(shard);
         for copy in copies() {
@@ -118,6 +119,7 @@ impl Store {
         let has_others =
             (0..life.copies()).any(|other| other != copy && self.objects.blob(slot, other).count.is_live(generation));
         let is_free = retire(self.objects.blob(slot, copy).count)?;
+        self.note_gone(place);
         // Under the shard's lock, as the slot may be another object's as soon as it is given up.
         self.unlist(slot, copy);
         let key = self.key_to_announce(slot);

@@ -111,12 +111,14 @@ impl Segments {
         found.ok_or_else(|| Error::Unknown(words!("address {address:#x}: no segment has it")))
     }
 
-    /// Registers a segment. `memory` is asked for once the plan has been found good.
+    /// Registers a segment. `memory` is asked for once the plan has been found good, and `prepare` gets the segment while nothing can be
+    /// placed in it yet.
     pub(crate) fn register(
         &self,
         plan: &Plan,
         policy: Box<dyn Policy>,
         memory: impl FnOnce() -> Result<Memory>,
+        prepare: impl FnOnce(&Registered),
     ) -> Result<&Registered> {
         check_capacity(plan.capacity)?;
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,6 +156,7 @@ impl Segments {
             number: number + 1,
             address: after,
         };
+        prepare(registered);
         self.change(|open| open.push(number));
         Ok(registered)
     }
@@ -178,7 +181,7 @@ impl Segments {
     /// Memory must belong to one segment only. A device's addresses are its own, so they are compared within its medium and rank.
     fn check_overlap(&self, plan: &Plan, memory: &Memory) -> Result<()> {
         let (base, is_device) = match memory {
-            Memory::Mapped(_) | Memory::File(_) => return Ok(()),
+            Memory::Mapped(_) | Memory::File(..) => return Ok(()),
             Memory::Host(base) => (*base, false),
             Memory::Device(base, _) => (*base, true),
         };

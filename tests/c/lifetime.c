@@ -198,6 +198,7 @@ BEHAVIOUR(a_wrong_setting_is_refused_by_name) {
     CASE(memory, 3, MMC_ERR_INVALID_PARAM, "memory 3")
     CASE(numa_node, 1025, MMC_ERR_INVALID_PARAM, "numa_node 1024")
     CASE(reserved, 1, MMC_ERR_INVALID_PARAM, "reserved")
+    CASE(reserved_2, 1, MMC_ERR_INVALID_PARAM, "reserved")
     CASE(eviction, 77, MMC_ERR_INVALID_PARAM, "eviction 77: must be MMC_EVICTION_PREFIX")
     CASE(verify_dram, 3, MMC_ERR_INVALID_PARAM, "verify_dram 3")
 #undef CASE

@@ -63,6 +63,9 @@ class Config(ctypes.Structure):
         ("move_rate", c_uint64),
         ("eviction", c_uint32),
         ("verify_dram", c_uint32),
+        ("state_path", c_char_p),
+        ("state_wipe", c_uint32),
+        ("reserved_2", c_uint32),
     ]
 
 

@@ -61,6 +61,8 @@ class Store(Batches, InPlace):
         ssd_size: Union[int, str, None] = None,
         move_rate: Union[int, str, None] = None,
         verify_dram: Optional[bool] = None,
+        state: Union[str, os.PathLike[str], None] = None,
+        state_wipe: Optional[bool] = None,
     ) -> None:
         """Opens a store.
 
@@ -75,7 +77,9 @@ class Store(Batches, InPlace):
         store; what it raises goes to `sys.excepthook`, and time stands still for that call.
         `ssd`, `ssd_size`: the file of an SSD segment, which is made or has its size already, and its bytes;
         objects move there when memory is short. `move_rate`: bytes a second that move between media in the background, at most. `verify_dram` (off):
-        what is got from memory is compared with what was put, as what comes from SSD always is.
+        what is got from memory is compared with what was put, as what comes from SSD always is. `state`: a directory in which it is kept what is on
+        SSD, so that a store that is opened with the same files finds it; closing then writes down what is only in memory, as far as there is room.
+        `state_wipe` (off): a state that is of another version, size or store is replaced, and not an error.
 
         Raises `InvalidParam` for a setting that is wrong, wherever it comes from; `Io` when the file can't be read or the port's address is
         taken; `OutOfMemory`; `NoSpace` when 1024 stores are open. Blocks while a file is read and with `prefault`.
@@ -105,6 +109,8 @@ class Store(Batches, InPlace):
         config.ssd_size = 0 if ssd_size is None else size_of("ssd_size", ssd_size)
         config.move_rate = 0 if move_rate is None else size_of("move_rate", move_rate)
         config.verify_dram = switch(verify_dram)
+        config.state_path = None if state is None else os.fsencode(state)
+        config.state_wipe = switch(state_wipe)
         self._open(config)
 
     @classmethod

@@ -243,6 +243,20 @@ fn every_key_with_a_meaning_sets_its_option() {
             },
         ),
         (
+            "mmc.state_path = /var/lib/mmc",
+            Options {
+                state_path: Some("/var/lib/mmc".into()),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.state_wipe = on",
+            Options {
+                state_wipe: Some(true),
+                ..Options::default()
+            },
+        ),
+        (
             "ock.mmc.local_service.dram.size = 1TB",
             Options {
                 dram_size: Some(1 << 40),

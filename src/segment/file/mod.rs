@@ -87,9 +87,10 @@ impl fmt::Display for Report {
 }
 
 impl File {
-    /// Opens, or makes, the file of a segment of `capacity` bytes. It is this segment's alone until it is dropped.
-    pub(crate) fn open(path: &Path, capacity: u64) -> Result<File> {
-        let (disk, is_direct) = Disk::open(path, capacity)?;
+    /// Opens, or makes, the file of a segment of `capacity` bytes. It is this segment's alone until it is dropped. With `is_kept` it has a unit
+    /// more, for the label by which a journal knows it; without, a label that is there goes, as what it promises no longer holds.
+    pub(crate) fn open(path: &Path, capacity: u64, is_kept: bool) -> Result<File> {
+        let (disk, is_direct) = Disk::open(path, capacity, is_kept)?;
         File::over(Box::new(disk), Report { is_direct })
     }
 
@@ -120,7 +121,7 @@ struct Disk(OwnedFd);
 
 impl Disk {
     /// The open file, and whether it takes direct I/O.
-    fn open(path: &Path, capacity: u64) -> Result<(Disk, bool)> {
+    fn open(path: &Path, capacity: u64, is_kept: bool) -> Result<(Disk, bool)> {
         let name = path.display();
         let wrong = |what: &str| invalid!("file {name}: {what}");
         let direct = Disk::open_with(path, libc::O_DIRECT);
@@ -139,22 +140,29 @@ impl Disk {
         }
         let size = status.st_size as u64;
         // Whatever it is, it was not made for this segment: nothing is overwritten that somebody may miss.
-        if size != 0 && size != capacity {
+        if ![0, capacity, capacity + UNIT].contains(&size) {
             return Err(invalid!(
                 "file {name} of {size} bytes: must have the segment's {capacity} bytes, or none yet"
             ));
         }
-        disk.allocate(capacity).map_err(|error| match error.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => {
-                if size == 0 {
-                    // A file that is new is left as it was found: what was allocated of it would be of the wrong size next time.
-                    // SAFETY: the descriptor is open.
-                    unsafe { libc::ftruncate(disk.0.as_raw_fd(), 0) };
-                }
-                Error::NoSpace(words!("file {name}: no room for {capacity} bytes: {error}"))
+        if size > capacity && !is_kept {
+            // SAFETY: the descriptor is open.
+            if unsafe { libc::ftruncate(disk.0.as_raw_fd(), capacity as libc::off_t) } != 0 {
+                return Err(failed(path, &io::Error::last_os_error()));
             }
-            _ => failed(path, &error),
-        })?;
+        }
+        disk.allocate(capacity + if is_kept { UNIT } else { 0 })
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => {
+                    if size == 0 {
+                        // A file that is new is left as it was found: what was allocated of it would be of the wrong size next time.
+                        // SAFETY: the descriptor is open.
+                        unsafe { libc::ftruncate(disk.0.as_raw_fd(), 0) };
+                    }
+                    Error::NoSpace(words!("file {name}: no room for {capacity} bytes: {error}"))
+                }
+                _ => failed(path, &error),
+            })?;
         if disk.takes_direct() {
             return Ok((disk, true));
         }

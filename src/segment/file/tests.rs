@@ -89,7 +89,7 @@ fn what_was_written_is_read_again_in_parts_and_after_it_was_opened_again() {
         Bounce::new(3 * PART + 2 * UNIT).unwrap(),
     );
     fill(&written, 3);
-    let file = File::open(&path.0, capacity).unwrap();
+    let file = File::open(&path.0, capacity, false).unwrap();
     let parts = run(&file, Direction::ToSegment, &written, 5 * UNIT);
     assert_eq!(parts.len(), 4);
     assert!(
@@ -98,7 +98,7 @@ fn what_was_written_is_read_again_in_parts_and_after_it_was_opened_again() {
             .all(|part| part.failure.get().is_none() && part.element == 7)
     );
     drop(file);
-    let file = File::open(&path.0, capacity).unwrap();
+    let file = File::open(&path.0, capacity, false).unwrap();
     run(&file, Direction::FromSegment, &read, 5 * UNIT);
     let length = written.length() as u64;
     assert!(written.bytes(length) == read.bytes(length));
@@ -107,24 +107,24 @@ fn what_was_written_is_read_again_in_parts_and_after_it_was_opened_again() {
 #[test]
 fn a_file_has_its_size_from_the_start_and_is_one_segments() {
     let path = TestPath::new();
-    let file = File::open(&path.0, 4 * UNIT).unwrap();
+    let file = File::open(&path.0, 4 * UNIT, false).unwrap();
     assert_eq!(std::fs::metadata(&path.0).unwrap().len(), 4 * UNIT);
-    assert!(message(File::open(&path.0, 4 * UNIT)).contains("another segment's"));
+    assert!(message(File::open(&path.0, 4 * UNIT, false)).contains("another segment's"));
     drop(file);
-    let other = message(File::open(&path.0, 8 * UNIT));
+    let other = message(File::open(&path.0, 8 * UNIT, false));
     assert!(
         other.contains("of 16384 bytes: must have the segment's 32768 bytes"),
         "{other}"
     );
-    drop(File::open(&path.0, 4 * UNIT).unwrap());
-    assert!(message(File::open(&std::env::temp_dir(), UNIT)).contains("can't be opened"));
-    assert!(message(File::open(Path::new("/dev/null"), UNIT)).contains("regular file"));
+    drop(File::open(&path.0, 4 * UNIT, false).unwrap());
+    assert!(message(File::open(&std::env::temp_dir(), UNIT, false)).contains("can't be opened"));
+    assert!(message(File::open(Path::new("/dev/null"), UNIT, false)).contains("regular file"));
 }
 
 #[test]
 fn a_file_that_does_not_fit_its_file_system_is_refused_and_left_empty() {
     let path = TestPath::new();
-    let text = message(File::open(&path.0, 1 << 55));
+    let text = message(File::open(&path.0, 1 << 55, false));
     assert!(text.contains("no room for"), "{text}");
     assert_eq!(std::fs::metadata(&path.0).unwrap().len(), 0);
 }

@@ -11,7 +11,7 @@ use std::mem;
 use super::disk::File;
 use super::file::{FIRST_RECORD, StateFile, Tally, successor};
 use super::record::Record;
-use super::survey::{Survey, io_error, scan};
+use super::survey::{Act, Survey, io_error, scan};
 use crate::error::{Error, Result};
 use crate::log::{Level, say};
 
@@ -65,7 +65,13 @@ impl Compaction {
         let end = if is_tail { old.length } else { self.end };
         let survey = &mut self.survey;
         self.done = scan_step(old, self.done, end, &mut |_, record, as_read| {
-            let counts = if is_tail { None } else { survey.ask(record) };
+            let counts = if is_tail {
+                // For what is there in the end.
+                survey.note(record)?;
+                None
+            } else {
+                survey.ask(record)
+            };
             if !is_tail && counts.is_none() {
                 return Ok(());
             }
@@ -96,7 +102,7 @@ impl Compaction {
         renamed.map_err(cannot_compact)?;
         old.tally = Tally {
             records: new.records,
-            live: old.tally.live,
+            live: self.survey.count(),
         };
         old.length = new.length;
         drop(mem::replace(&mut old.file, new.file));
@@ -113,12 +119,7 @@ impl Compaction {
 }
 
 /// Scans the records that begin in the next step of `done..end`, and returns where it ended.
-fn scan_step(
-    old: &StateFile,
-    done: u64,
-    end: u64,
-    act: &mut dyn FnMut(u64, &Record<'_>, &[u8]) -> Result<()>,
-) -> Result<u64> {
+fn scan_step(old: &StateFile, done: u64, end: u64, act: &mut Act<'_>) -> Result<u64> {
     let until = end.min(done + STEP);
     let reached = scan(&*old.file, done..until, old.number, act)?;
     // A record may reach past the step, so one that is cut off is met again; but each step has many.

@@ -46,9 +46,10 @@ use compact::Compaction;
 use disk::{Disk, Real};
 pub(crate) use file::Place;
 use file::{Change, StateFile, successor};
+pub(crate) use label::Identity;
 pub(crate) use record::Written;
 use record::{Record, Used};
-pub(crate) use survey::Recovered;
+pub(crate) use survey::{Found, Recovered};
 
 /// Bytes of records that may wait before puts, and uses, are no longer noted.
 const WAITING_PUTS: usize = 4 << 20;
@@ -63,7 +64,7 @@ pub(crate) struct Journal {
     /// Seeds the checksums of records.
     number: u64,
     opening: u32,
-    writer: Option<JoinHandle<()>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What became of what was noted.
@@ -132,7 +133,7 @@ impl Journal {
             shared,
             number,
             opening,
-            writer: Some(writer),
+            writer: Mutex::new(Some(writer)),
         };
         Ok((journal, recovered))
     }
@@ -176,9 +177,15 @@ impl Journal {
         }
     }
 
-    /// Writes what was noted, has it on the disk, and ends.
-    pub(crate) fn close(mut self) -> Report {
-        self.end();
+    /// Writes what was noted, has it on the disk, and ends: what happens from here on is not noted.
+    pub(crate) fn close(&self) -> Report {
+        self.shared.queue().is_stopping = true;
+        self.shared.wanted.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // A panic in it was a defect that has been reported, and the state was given up.
+            let _ = writer.join();
+        }
         self.report()
     }
 
@@ -204,6 +211,9 @@ impl Journal {
             return true;
         }
         let mut queue = shared.queue();
+        if queue.is_stopping {
+            return true;
+        }
         if queue.records.len() >= limit || record.encode(self.number, &mut queue.records).is_err() {
             return false;
         }
@@ -218,20 +228,11 @@ impl Journal {
         }
         true
     }
-
-    fn end(&mut self) {
-        self.shared.queue().is_stopping = true;
-        self.shared.wanted.notify_one();
-        if let Some(writer) = self.writer.take() {
-            // A panic in it was a defect that has been reported, and the state was given up.
-            let _ = writer.join();
-        }
-    }
 }
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        self.end();
+        self.close();
     }
 }
 
@@ -288,14 +289,14 @@ impl Writer {
         if self.compaction.take().is_some() {
             let _ = self.state.disk.remove(&successor(&self.state.path));
         }
-        if self.shared.is_given_up() {
-            if let Err(error) = self.state.abandon() {
-                say!(
-                    Level::Error,
-                    "state file {}: can't be removed: {error}",
-                    self.state.path.display()
-                );
-            }
+        if self.shared.is_given_up()
+            && let Err(error) = self.state.abandon()
+        {
+            say!(
+                Level::Error,
+                "state file {}: can't be removed: {error}",
+                self.state.path.display()
+            );
         }
     }
 

@@ -101,14 +101,12 @@ impl Survey {
     }
 }
 
+/// What is done with a record, its offset and its bytes.
+pub(super) type Act<'a> = dyn FnMut(u64, &Record<'_>, &[u8]) -> Result<()> + 'a;
+
 /// Gives every record that begins in `range` to `act`, with its offset and its bytes, and returns where the first begins that is
 /// none, or the end.
-pub(super) fn scan(
-    file: &dyn File,
-    range: Range<u64>,
-    number: u64,
-    act: &mut dyn FnMut(u64, &Record<'_>, &[u8]) -> Result<()>,
-) -> Result<u64> {
+pub(super) fn scan(file: &dyn File, range: Range<u64>, number: u64, act: &mut Act<'_>) -> Result<u64> {
     let length = (range.end - range.start).min(CHUNK as u64) as usize;
     let mut buffer = Vec::new();
     buffer.try_reserve_exact(length).map_err(no_memory)?;
