@@ -161,11 +161,14 @@ impl Store {
                 continue;
             };
             let report = journal.close();
-            say!(
-                Level::Info,
-                "segment {:#x}: closed, {report:?}",
-                registered.segment.address
-            );
+            if report.lost_puts > 0 {
+                say!(
+                    Level::Warn,
+                    "segment {:#x}: {} objects will not be found again, because its state's disk was too slow for them",
+                    registered.segment.address,
+                    report.lost_puts
+                );
+            }
         }
         say!(
             Level::Info,
