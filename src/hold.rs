@@ -4,16 +4,18 @@
 //! number and how often it has been used; of two that end the same hold, one does.
 //!
 //! Leases and reservations have an end of their own. Those are in a binary heap by end, under a lock that is held for a few steps
-//! and under which nothing is called. Leases are counted, not named: they hang on the object in a chain, and giving one up gives
-//! up the one that would end first, so that nobody's longer lease is cut by somebody's shorter one.
+//! and under which nothing is called. Leases are counted, not named: they hang on the object in a heap of their own ([`leases`]), and giving
+//! one up gives up the one that would end first, so that nobody's longer lease is cut by somebody's shorter one.
 //!
 //! An overdue reservation is `Expired`: its key is free, but its memory stays until the holder says that it is done with it.
 
+mod leases;
 mod record;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use leases::Leases;
 pub(crate) use record::Held;
 use record::{NUMBER_BITS, Record, State, number_of};
 
@@ -137,40 +139,29 @@ impl Holds {
         let number = number_of(self.begin(held, State::Leased, end)?);
         ends.push(&self.records, number);
         self.note_first(&ends);
-        let record = self.records.get(number);
-        record
-            .next
-            .store(object.list.load(Ordering::Relaxed), Ordering::Relaxed);
-        object.list.store(number + 1, Ordering::Relaxed);
+        self.leases_on(object).push(number);
         self.leases.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Ends that lease of an object which would end first, of those not over at `now`; the caller lets go of what it held.
-    pub(crate) fn end_lease(&self, object: &Object, now: u64) -> Result<Held> {
+    /// Ends that lease of an object which would end first; the caller lets go of what it held. One that is overdue is a lease
+    /// until [`Holds::overdue`] has taken it.
+    pub(crate) fn end_lease(&self, object: &Object) -> Result<Held> {
         let mut ends = self.lock();
-        let first = self
-            .chain(object)
-            .filter(|number| self.records.get(*number).end.load(Ordering::Relaxed) > now)
-            .min_by_key(|number| self.records.get(*number).end.load(Ordering::Relaxed))
-            .ok_or(Error::NoLease)?;
-        ends.remove(&self.records, self.records.get(first).position.load(Ordering::Relaxed));
+        let held = self.finish_lease(&mut ends, object).ok_or(Error::NoLease)?;
         self.note_first(&ends);
-        Ok(self.finish_lease(object, first))
+        Ok(held)
     }
 
-    /// Leases that are not over at `now` of the object in a slot. For those who only look: the object may go meanwhile, and its chain
-    /// become a link between free slots. No lease is on it then, so what doesn't look like one is the end.
-    pub(crate) fn leases_of(&self, slot: u32, object: &Object, now: u64) -> u32 {
+    /// Leases of the object in a slot, those included that are overdue and not taken yet. For those who only look: the object may go
+    /// meanwhile, and its heap become a link between free slots. No lease is on it then.
+    pub(crate) fn leases_of(&self, slot: u32, object: &Object) -> u32 {
         let _ends = self.lock();
-        let mut next = object.list.load(Ordering::Relaxed);
-        let leases = std::iter::from_fn(|| {
-            let record = self.records.try_get(next.checked_sub(1)?)?;
-            next = record.next.load(Ordering::Relaxed);
-            let is_lease = record.state() == State::Leased;
-            (is_lease && record.slot.load(Ordering::Relaxed) == slot).then_some(record)
-        });
-        leases.filter(|record| record.end.load(Ordering::Relaxed) > now).count() as u32
+        let link = object.list.load(Ordering::Relaxed);
+        let first = link.checked_sub(1).and_then(|number| self.records.try_get(number));
+        first
+            .filter(|record| record.state() == State::Leased && record.slot.load(Ordering::Relaxed) == slot)
+            .map_or(0, |record| record.count.load(Ordering::Relaxed))
     }
 
     /// When the first lease or reservation ends, `u64::MAX` for never. Takes no lock.
@@ -186,12 +177,14 @@ impl Holds {
         if record.end.load(Ordering::Relaxed) > now {
             return None;
         }
-        ends.remove(&self.records, 0);
-        self.note_first(&ends);
         if record.state() == State::Leased {
             let object = object_of(record.slot.load(Ordering::Relaxed));
-            return Some(Overdue::Lease(self.finish_lease(object, number)));
+            let held = self.finish_lease(&mut ends, object).expect("it has this lease");
+            self.note_first(&ends);
+            return Some(Overdue::Lease(held));
         }
+        ends.remove(&self.records, 0);
+        self.note_first(&ends);
         // Ends of reservations happen under the same lock, so it is still reserved.
         record.set_state(State::Expired);
         let held = record.held();
@@ -227,21 +220,16 @@ impl Holds {
         Some(held)
     }
 
-    fn finish_lease(&self, object: &Object, number: u32) -> Held {
+    /// Ends the first lease of an object, if it has one.
+    fn finish_lease(&self, ends: &mut Ends, object: &Object) -> Option<Held> {
+        let number = self.leases_on(object).pop()?;
         let record = self.records.get(number);
-        let next = record.next.load(Ordering::Relaxed);
-        let before = self
-            .chain(object)
-            .find(|other| self.records.get(*other).next.load(Ordering::Relaxed) == number + 1);
-        match before {
-            Some(other) => self.records.get(other).next.store(next, Ordering::Relaxed),
-            None => object.list.store(next, Ordering::Relaxed),
-        }
+        ends.remove(&self.records, record.position.load(Ordering::Relaxed));
         let held = record.held();
         record.set_state(State::Free);
         self.give_back(number);
         self.leases.fetch_sub(1, Ordering::Relaxed);
-        held
+        Some(held)
     }
 
     fn give_back(&self, number: u32) {
@@ -250,12 +238,12 @@ impl Holds {
         }
     }
 
-    /// Numbers of the leases on an object. Under the lock.
-    fn chain(&self, object: &Object) -> impl Iterator<Item = u32> {
-        let number = |link: u32| link.checked_sub(1);
-        std::iter::successors(number(object.list.load(Ordering::Relaxed)), move |last| {
-            number(self.records.get(*last).next.load(Ordering::Relaxed))
-        })
+    /// The leases on an object. Under the lock.
+    fn leases_on<'a>(&'a self, object: &'a Object) -> Leases<'a> {
+        Leases {
+            records: &self.records,
+            root: &object.list,
+        }
     }
 }
 

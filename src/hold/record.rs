@@ -35,8 +35,12 @@ pub(super) struct Record {
     copies: AtomicU32,
     /// Its place in the heap of ends.
     pub(super) position: AtomicU32,
-    /// Free: the next free record. Leased: number + 1 of the object's next lease.
+    /// Free: the next free record. Leased: a link to the next child of the same parent ([`super::leases`]).
     pub(super) next: AtomicU32,
+    /// A link to the first child.
+    pub(super) child: AtomicU32,
+    /// Leases of the object, if this is the one that ends first.
+    pub(super) count: AtomicU32,
 }
 
 /// What a hold is on.

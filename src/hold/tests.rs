@@ -89,14 +89,14 @@ fn a_record_whose_uses_are_used_up_is_never_used_again() {
     let (objects, holds) = (Objects::new(), Holds::new());
     let slot = create(&objects);
     holds.lease(objects.get(slot), on(slot), 5).unwrap();
-    holds.end_lease(objects.get(slot), 0).unwrap();
+    holds.end_lease(objects.get(slot)).unwrap();
     holds
         .records
         .get(0)
         .word
         .store((LAST_USE - 1) << NUMBER_BITS, Ordering::Relaxed);
     holds.lease(objects.get(slot), on(slot), 5).unwrap();
-    holds.end_lease(objects.get(slot), 0).unwrap();
+    holds.end_lease(objects.get(slot)).unwrap();
     assert_eq!(number_of(holds.pin(on(0)).unwrap()), 1);
 }
 
@@ -111,19 +111,9 @@ fn of_the_leases_of_an_object_the_one_that_ends_first_goes_first() {
     }
     holds.lease(object(1), on(slots[1]), 1).unwrap();
     holds.validate();
-    // The one that ends at 5 is over at 5, and the keeper's to end.
-    assert_eq!(holds.leases_of(slots[0], object(0), 4), 4);
-    assert_eq!(holds.leases_of(slots[0], object(0), 5), 3);
-    let ended: Vec<u32> = (0..3).map(|_| holds.end_lease(object(0), 5).unwrap().copies).collect();
-    assert_eq!(ended, [2, 4, 1]);
-    assert!(matches!(holds.end_lease(object(0), 5), Err(Error::NoLease)));
-    holds.validate();
-    assert_eq!(holds.leases(), 2);
-    let over = [
-        holds.overdue(5, |slot| objects.get(slot)),
-        holds.overdue(5, |slot| objects.get(slot)),
-        holds.overdue(5, |slot| objects.get(slot)),
-    ];
+    // The one that ends at 5 is over at 5, and a lease until that is noticed.
+    assert_eq!(holds.leases_of(slots[0], object(0)), 4);
+    let over = [(); 3].map(|()| holds.overdue(5, |slot| objects.get(slot)));
     let held = Held {
         slot: slots[0],
         copies: 8,
@@ -132,7 +122,31 @@ fn of_the_leases_of_an_object_the_one_that_ends_first_goes_first() {
         over,
         [Some(Overdue::Lease(on(slots[1]))), Some(Overdue::Lease(held)), None]
     );
+    assert_eq!(holds.leases_of(slots[0], object(0)), 3);
+    let ended: Vec<u32> = (0..3).map(|_| holds.end_lease(object(0)).unwrap().copies).collect();
+    assert_eq!(ended, [2, 4, 1]);
+    assert!(matches!(holds.end_lease(object(0)), Err(Error::NoLease)));
+    holds.validate();
     assert_eq!(holds.leases(), 0);
+}
+
+#[test]
+fn ten_thousand_leases_on_one_object_end_in_order_in_few_steps_each() {
+    const LEASES: u64 = 10_000;
+    let (objects, holds) = (Objects::new(), Holds::new());
+    let slot = create(&objects);
+    let object = objects.get(slot);
+    for number in 0..LEASES {
+        // Short ones among long ones, in no order.
+        holds.lease(object, on(slot), number * 7_919 % LEASES).unwrap();
+    }
+    assert_eq!(u64::from(holds.leases_of(slot, object)), LEASES);
+    for now in 0..LEASES {
+        let over = holds.overdue(now, |slot| objects.get(slot));
+        assert_eq!(over, Some(Overdue::Lease(on(slot))), "{now}");
+        assert_eq!(holds.overdue(now, |slot| objects.get(slot)), None, "{now}");
+    }
+    assert_eq!((holds.leases_of(slot, object), holds.leases()), (0, 0));
 }
 
 #[test]
@@ -177,9 +191,9 @@ fn leases_of_an_object_that_went_meanwhile_are_none() {
         objects.finish(*slot);
     }
     for slot in &slots[1..] {
-        assert_eq!(holds.leases_of(*slot, objects.get(*slot), 0), 0);
+        assert_eq!(holds.leases_of(*slot, objects.get(*slot)), 0);
     }
-    assert_eq!(holds.leases_of(slots[0], objects.get(slots[0]), 0), 1);
+    assert_eq!(holds.leases_of(slots[0], objects.get(slots[0])), 1);
 }
 
 #[test]
@@ -197,7 +211,7 @@ fn ends_come_in_order_whatever_was_added_and_ended_before() {
         match dice {
             0..5 => holds.lease(objects.get(slot), on(slot), now + term).unwrap(),
             5..9 => reservations.push((holds.reserve(on(slot), now + term).unwrap(), now + term)),
-            9..11 => drop(holds.end_lease(objects.get(slot), now)),
+            9..11 => drop(holds.end_lease(objects.get(slot))),
             11..13 if !reservations.is_empty() => {
                 let (token, end) = reservations.swap_remove(term as usize % reservations.len());
                 let (_, is_overdue) = holds.end_reservation(token).unwrap();

@@ -149,7 +149,10 @@ impl Store {
     /// Counts a reading of a copy, of an object in this life, if that lets it be copied in this direction.
     fn try_read_at(&self, slot: u32, life: Life, copy: usize, direction: Direction, address: u64) -> Result<Attempt> {
         let (object, count) = (self.objects.get(slot), self.objects.blob(slot, copy).count);
-        let is_leased = || self.holds.leases_of(slot, object, self.clock.milliseconds()) > 0;
+        let is_leased = || {
+            self.sweep();
+            self.holds.leases_of(slot, object) > 0
+        };
         let refused = |why: &str| Error::State(words!("address {address:#x}: the object there {why}"));
         match (direction, life.state()) {
             (Direction::FromSegment, State::Readable) => Ok(count.read(life.generation())),

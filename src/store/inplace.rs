@@ -271,11 +271,11 @@ impl Store {
     }
 
     fn release_lease(&self, key: &Key, hash: u64) -> Result<()> {
-        // The reading keeps the slot this object's while its leases are looked through.
+        // What is over by now is no lease any more.
+        self.sweep();
+        // The reading keeps the slot this object's.
         let reading = self.read_object(key, hash)?;
-        let held = self
-            .holds
-            .end_lease(self.objects.get(reading.slot), self.clock.milliseconds())?;
+        let held = self.holds.end_lease(self.objects.get(reading.slot))?;
         self.let_go(held);
         Ok(())
     }

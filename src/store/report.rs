@@ -58,13 +58,14 @@ pub(crate) struct Statistics {
 }
 
 impl Store {
-    /// Shows the readable object of a key, or with `QUERY_RESERVED` also one that is being written. For any thread, so it counts leases by
-    /// what was heard of the clock.
+    /// Shows the readable object of a key, or with `QUERY_RESERVED` also one that is being written. For any thread, so leases are
+    /// over by what was heard of the clock.
     pub(crate) fn query(&self, key: &Key, flags: u32, position: usize) -> Result<ObjectView> {
-        self.query_hashed(key, self.hash(key), flags, position, self.clock.heard())
+        self.sweep_at(self.clock.heard());
+        self.query_hashed(key, self.hash(key), flags, position)
     }
 
-    fn query_hashed(&self, key: &Key, hash: u64, flags: u32, position: usize, now: u64) -> Result<ObjectView> {
+    fn query_hashed(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<ObjectView> {
         loop {
             let (slot, life) = self
                 .find(key, hash)
@@ -97,7 +98,7 @@ impl Store {
                 .iter_mut()
                 .zip(shown)
                 .for_each(|(blob, shown)| *blob = Some(shown));
-            let leases = self.holds.leases_of(slot, object, now);
+            let leases = self.holds.leases_of(slot, object);
             let view = ObjectView {
                 size: object.size(),
                 is_readable,
@@ -118,7 +119,8 @@ impl Store {
     /// As [`Store::query`], counted as one.
     pub(crate) fn query_one(&self, key: &Key, flags: u32) -> Result<ObjectView> {
         let span = self.tracer.begin(Tracepoint::Query, Timing::Sampled);
-        let view = self.query_hashed(key, self.hash(key), flags, 0, self.clock.milliseconds());
+        self.sweep();
+        let view = self.query_hashed(key, self.hash(key), flags, 0);
         span.good();
         self.counted(view)
     }
@@ -132,9 +134,9 @@ impl Store {
         mut show: impl FnMut(usize, &ObjectView),
     ) {
         let span = self.tracer.begin(Tracepoint::BatchQuery, Timing::Always);
-        let now = self.clock.milliseconds();
+        self.sweep();
         self.each_key(results, key, |number, key, hash| {
-            show(number, &self.query_hashed(key, hash, flags, number, now)?);
+            show(number, &self.query_hashed(key, hash, flags, number)?);
             Ok(())
         });
         span.good();
