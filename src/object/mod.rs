@@ -2,7 +2,7 @@
 //!
 //! Objects live in numbered slots ([`crate::slab`]). A slot's first line says what the object is and where its first copy lies, the
 //! second holds a key of up to 64 bytes; longer keys and further copies go to an extension. So a look-up touches a bucket and two
-//! lines, and an object costs 128 bytes here. An extension is its slot's for good: whoever comes late with a slot's number, and finds out
+//! lines, and an object costs 128 bytes here. One that only needs a checksum, as on SSD, has [`Notes`] instead. Both are their slot's for good: whoever comes late with a slot's number, and finds out
 //! afterwards that the object has gone, has meanwhile looked at, or counted himself into, that slot's own words and no other's.
 //!
 //! **Reading without a lock.** The slot's [`Life`] is written last when an object is made and first when its slot is given up, so a reader
@@ -116,7 +116,7 @@ pub(crate) struct Object {
     used: AtomicU64,
     first: Copy,
     first_handle: AtomicU32,
-    /// Number + 1 of the extension, 0 for none yet.
+    /// Number + 1 of the extension; or, with [`IS_NOTES`], of the notes; 0 for neither yet.
     extension: AtomicU32,
     /// Number + 1 of the first lease. 0 in a free slot, too: a look-up that comes late walks the chain.
     pub(crate) list: AtomicU32,
@@ -136,6 +136,30 @@ impl Linked for Object {
     }
 }
 
+/// In [`Object::extension`].
+const IS_NOTES: u32 = 1 << 31;
+
+/// What is known of an object that is, or was, on a slow medium.
+#[repr(C, align(16))]
+struct Notes {
+    /// [`checksum`](crate::segment::disk::checksum) of the object's bytes, 0 while nobody has made it.
+    checksum: AtomicU64,
+    /// Uses of the object where it was slow: [`Objects::use_slow_copy`].
+    slow_uses: AtomicU8,
+    link: AtomicU32,
+}
+
+const _: () = assert!(size_of::<Notes>() == 16);
+
+// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 16.
+unsafe impl Slot for Notes {}
+
+impl Linked for Notes {
+    fn link(&self) -> &AtomicU32 {
+        &self.link
+    }
+}
+
 /// What does not fit a slot: the rest of a long key, the second to eighth copy, and what moves between media need.
 #[repr(C, align(64))]
 struct Extension {
@@ -143,12 +167,9 @@ struct Extension {
     copies: [Copy; MAX_COPIES - 1],
     handles: [AtomicU32; MAX_COPIES - 1],
     link: AtomicU32,
-    /// [`checksum`](crate::segment::disk::checksum) of the object's bytes, 0 while nobody has made it.
-    checksum: AtomicU64,
+    notes: Notes,
     /// Whether somebody moves the slot's object, or one that it had before. It is the mover's to take back.
     is_moving: AtomicBool,
-    /// Uses of the object where it was slow: [`Objects::use_slow_copy`].
-    slow_uses: AtomicU8,
 }
 
 // SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
@@ -219,6 +240,7 @@ impl KeyCopy {
 pub(crate) struct Objects {
     slots: Slab<Object>,
     extensions: Slab<Extension>,
+    notes: Slab<Notes>,
     /// Free slots that have an extension.
     extended: FreeNumbers,
 }
@@ -228,6 +250,7 @@ impl Objects {
         Objects {
             slots: Slab::new("objects", MAX_OBJECTS),
             extensions: Slab::new("object extensions", MAX_OBJECTS),
+            notes: Slab::new("object notes", MAX_OBJECTS),
             extended: FreeNumbers::new(),
         }
     }
@@ -258,7 +281,7 @@ impl Objects {
 
     /// Bytes of the slots in use or once used.
     pub(crate) fn bytes(&self) -> u64 {
-        self.slots.bytes() + self.extensions.bytes()
+        self.slots.bytes() + self.extensions.bytes() + self.notes.bytes()
     }
 
     /// Takes a slot for a new object of `copies` copies, in the state `Reserved`. It is nobody's until it is in the index.
@@ -277,9 +300,9 @@ impl Objects {
         object.used.store(0, Ordering::Relaxed);
         object.list.store(0, Ordering::Relaxed);
         object.outstanding.store(1, Ordering::Relaxed);
-        if let Some(extension) = self.extension(object) {
-            extension.checksum.store(0, Ordering::Relaxed);
-            extension.slow_uses.store(0, Ordering::Relaxed);
+        if let Some(notes) = self.notes(object) {
+            notes.checksum.store(0, Ordering::Relaxed);
+            notes.slow_uses.store(0, Ordering::Relaxed);
         }
         for (word, value) in self.key_words(object).zip(words_of(key.bytes())) {
             word.store(value, Ordering::Relaxed);
@@ -297,8 +320,7 @@ impl Objects {
             return Ok(slot);
         }
         let slot = self.slots.take()?;
-        let extension = self.extensions.take().inspect_err(|_| self.slots.give_back(slot))?;
-        self.get(slot).extension.store(extension + 1, Ordering::Relaxed);
+        self.extend(slot).inspect_err(|_| self.slots.give_back(slot))?;
         Ok(slot)
     }
 
@@ -324,8 +346,30 @@ impl Objects {
     /// Gives a slot an extension if it has none yet. One caller at a time: its object's writer, or under the lock of the key's shard.
     pub(crate) fn extend(&self, slot: u32) -> Result<()> {
         let object = self.get(slot);
+        if self.extension(object).is_some() {
+            return Ok(());
+        }
+        let number = self.extensions.take()?;
+        if let Some(before) = self.notes(object) {
+            // They are left as they are, for who still reads them.
+            let notes = &self.extensions.get(number).notes;
+            notes
+                .checksum
+                .store(before.checksum.load(Ordering::Acquire), Ordering::Relaxed);
+            notes
+                .slow_uses
+                .store(before.slow_uses.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        object.extension.store(number + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Gives a slot room for a checksum if it has none yet. As [`Objects::extend`], which does that too.
+    pub(crate) fn annotate(&self, slot: u32) -> Result<()> {
+        let object = self.get(slot);
         if object.extension.load(Ordering::Relaxed) == 0 {
-            object.extension.store(self.extensions.take()? + 1, Ordering::Release);
+            let number = self.notes.take()?;
+            object.extension.store((number + 1) | IS_NOTES, Ordering::Release);
         }
         Ok(())
     }
@@ -345,14 +389,14 @@ impl Objects {
 
     /// The checksum of the object's bytes, if somebody made it.
     pub(crate) fn checksum(&self, slot: u32) -> Option<u64> {
-        let checksum = self.extension(self.get(slot))?.checksum.load(Ordering::Acquire);
+        let checksum = self.notes(self.get(slot))?.checksum.load(Ordering::Acquire);
         (checksum != 0).then_some(checksum)
     }
 
-    /// Remembers the checksum of the bytes of an object that has an extension.
+    /// Remembers the checksum of the bytes of an object that has room for one.
     pub(crate) fn set_checksum(&self, slot: u32, checksum: u64) {
-        if let Some(extension) = self.extension(self.get(slot)) {
-            extension.checksum.store(checksum, Ordering::Release);
+        if let Some(notes) = self.notes(self.get(slot)) {
+            notes.checksum.store(checksum, Ordering::Release);
         }
     }
 
@@ -372,20 +416,18 @@ impl Objects {
     /// Counts a use of an object that was slow; true for the one with which it should become faster: the second, and those after it when
     /// nothing came of that ([`Objects::forget_slow_use`]).
     pub(crate) fn use_slow_copy(&self, slot: u32) -> bool {
-        let Some(extension) = self.extension(self.get(slot)) else {
+        let Some(notes) = self.notes(self.get(slot)) else {
             return false;
         };
         let next = |uses| (uses < 2).then_some(uses + 1);
-        let before = extension
-            .slow_uses
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let before = notes.slow_uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         before == Ok(1)
     }
 
     /// The next slow use should make it faster again.
     pub(crate) fn forget_slow_use(&self, slot: u32) {
-        if let Some(extension) = self.extension(self.get(slot)) {
-            extension.slow_uses.store(1, Ordering::Relaxed);
+        if let Some(notes) = self.notes(self.get(slot)) {
+            notes.slow_uses.store(1, Ordering::Relaxed);
         }
     }
 
@@ -469,7 +511,7 @@ impl Objects {
         }
         let next = object.life().generation().wrapping_add(1);
         object.life.set(Life::new(next, 0, State::Free, 0));
-        if object.extension.load(Ordering::Relaxed) == 0 {
+        if self.extension(object).is_none() {
             self.slots.give_back(slot);
         } else {
             self.slots.give_back_to(&self.extended, slot);
@@ -477,8 +519,18 @@ impl Objects {
     }
 
     fn extension(&self, object: &Object) -> Option<&Extension> {
-        self.extensions
-            .try_get(object.extension.load(Ordering::Acquire).checked_sub(1)?)
+        let link = object.extension.load(Ordering::Acquire);
+        (link & IS_NOTES == 0)
+            .then(|| self.extensions.try_get(link.checked_sub(1)?))
+            .flatten()
+    }
+
+    fn notes(&self, object: &Object) -> Option<&Notes> {
+        let link = object.extension.load(Ordering::Acquire);
+        match link & IS_NOTES {
+            0 => Some(&self.extensions.try_get(link.checked_sub(1)?)?.notes),
+            _ => self.notes.try_get((link & !IS_NOTES) - 1),
+        }
     }
 
     /// The words of the key, in order. A racing reader may meet those of a later object: it finds out by `is_still`.

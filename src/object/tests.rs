@@ -253,3 +253,28 @@ fn extensions_are_used_again_by_those_who_need_one() {
     }
     assert_eq!((objects.slots.bound(), objects.extensions.bound()), (2, 1));
 }
+
+#[test]
+fn a_checksum_goes_along_when_its_object_gets_an_extension_and_not_to_the_next_object() {
+    let objects = Objects::new();
+    let create = || objects.create(&Key::new(b"a").unwrap(), 1, 1, 1).unwrap();
+    let slot = create();
+    assert_eq!(objects.checksum(slot), None);
+    objects.set_checksum(slot, 7);
+    assert_eq!(objects.checksum(slot), None, "there is no room for it");
+    objects.annotate(slot).unwrap();
+    objects.set_checksum(slot, 7);
+    assert_eq!((objects.checksum(slot), objects.extensions.bound()), (Some(7), 0));
+    assert!(!objects.begin_move(slot), "for that it needs an extension");
+    assert!(!objects.use_slow_copy(slot));
+    objects.extend(slot).unwrap();
+    assert_eq!((objects.checksum(slot), objects.extensions.bound()), (Some(7), 1));
+    assert!(objects.use_slow_copy(slot), "the first use was counted before");
+    assert!(objects.begin_move(slot) && !objects.begin_move(slot));
+    objects.annotate(slot).unwrap();
+    assert_eq!(objects.checksum(slot), Some(7));
+    objects.end_move(slot);
+    objects.finish(slot);
+    let next = objects.create(&Key::new(&[b'k'; 100]).unwrap(), 1, 1, 1).unwrap();
+    assert_eq!((next, objects.checksum(next)), (slot, None));
+}

@@ -310,7 +310,8 @@ impl Store {
             number += 1;
             match result {
                 Ok(()) => drop(self.leave(candidate)),
-                Err(Error::NotFound) => {}
+                // Removed meanwhile; or it is where it went to that is gone, and it stays.
+                Err(Error::NotFound) => self.put_back(candidate),
                 Err(error) => {
                     if matches!(error, Error::Io(_) | Error::Callback(..)) {
                         self.mover.rest();

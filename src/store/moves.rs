@@ -224,7 +224,9 @@ impl Store {
         let copy = self.objects.vacant_copy(slot).ok_or_else(|| {
             Error::Busy("the object has as many copies as one can have, with those that are still being read".into())
         })?;
-        let handle = to.policy().insert(
+        // Nobody may find the entry before the copy knows it.
+        let mut policy = to.policy();
+        let handle = policy.insert(
             super::evict::id_of(slot, copy),
             object.hash(),
             Segment::units_for(copying.size) as u32,
@@ -235,8 +237,9 @@ impl Store {
         }
         self.objects.install(slot, copy, to.segment.number, unit, true);
         copying.is_published = true;
-        self.note_written(slot, &to.segment, unit);
         self.objects.blob(slot, copy).set_handle(handle.0);
+        drop(policy);
+        self.note_written(slot, &to.segment, unit);
         self.objects.publish_further(slot, copy);
         self.announce(
             event::Kind::Stored,
@@ -323,7 +326,7 @@ impl Store {
     pub(super) fn note_checksum(&self, slot: u32, buffers: &Buffers<'_>) -> Result<()> {
         let segment = &self.segment_of(slot, 0).0.segment;
         if segment.is_file() || (self.verify_dram && segment.device().is_none()) {
-            self.objects.extend(slot)?;
+            self.objects.annotate(slot)?;
             self.objects.set_checksum(slot, disk::checksum_of(buffers));
         }
         Ok(())
@@ -333,7 +336,7 @@ impl Store {
     pub(super) fn note_checksum_in_place(&self, slot: u32) -> Result<()> {
         let (registered, unit) = self.segment_of(slot, 0);
         if self.verify_dram && registered.segment.device().is_none() {
-            self.objects.extend(slot)?;
+            self.objects.annotate(slot)?;
             let checksum = transfer::checksum_at(&registered.segment, unit, self.objects.get(slot).size());
             self.objects.set_checksum(slot, checksum);
         }

@@ -117,7 +117,7 @@ impl Store {
         }
         let slot = self.objects.create(&key, hash, found.size, 1)?;
         let place = evict::place(self.clock.stamp_of_put(), 0);
-        let made = self.objects.extend(slot).and_then(|()| {
+        let made = self.objects.annotate(slot).and_then(|()| {
             let has_extent = segment.with_space(|space| space.allocate_at(unit, units, Owner::Object(slot)));
             if has_extent != Some(true) {
                 return Err(Error::NoSpace("the extent is another's".into()));
