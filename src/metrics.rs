@@ -61,12 +61,14 @@ pub(crate) enum Counter {
     RottenObjects,
     /// Objects dropped from a medium that has a slower one below it.
     SpillDrops,
+    /// Copies on SSD that will not be found after a restart.
+    StateLosses,
     HbmHits,
     SsdHits,
 }
 
 /// Every counter with its family and its line of the summary, in the order of [`Counter`], which is the summary's.
-const COUNTERS: [(Counter, &str, &str, &str); 23] = [
+const COUNTERS: [(Counter, &str, &str, &str); 24] = [
     (
         Counter::AllocOperations,
         "memcache_alloc_operations_total",
@@ -192,6 +194,12 @@ const COUNTERS: [(Counter, &str, &str, &str); 23] = [
         "memcache_spill_drops_total",
         "Total number of objects dropped because the slower medium below them was too slow, full or failing",
         "Spill Drops",
+    ),
+    (
+        Counter::StateLosses,
+        "memcache_state_losses_total",
+        "Total number of objects on SSD that a restart will not find because the disk of their segment's state was too slow or failed",
+        "State Losses",
     ),
     (
         Counter::HbmHits,

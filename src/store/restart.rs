@@ -17,6 +17,7 @@ use crate::error::{Error, Result, invalid, words};
 use crate::event;
 use crate::evict;
 use crate::log::{Level, say};
+use crate::metrics::Counter;
 use crate::object::State;
 use crate::segment::Segment;
 use crate::segment::allocator::Owner;
@@ -73,7 +74,9 @@ impl Store {
                 size: object.size(),
                 checksum,
             };
-            journal.put(&written, object.used());
+            if !journal.put(&written, object.used()) {
+                self.count(Counter::StateLosses, 1);
+            }
         }
     }
 

@@ -138,16 +138,19 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// Notes a copy whose bytes are written, and its last use. Before anybody can find it.
-    pub(crate) fn put(&self, written: &Written<'_>, place: u64) {
+    /// Notes a copy whose bytes are written, and its last use. Before anybody can find it. False when it will not be found again: too many
+    /// records are waiting, or the state was given up.
+    pub(crate) fn put(&self, written: &Written<'_>, place: u64) -> bool {
         let put = Change {
             puts: 1,
             ..Change::default()
         };
         let used = self.used(place);
-        if !self.note(&Record::Put(*written, used), put, WAITING_PUTS) {
+        let is_noted = self.note(&Record::Put(*written, used), put, WAITING_PUTS);
+        if !is_noted {
             self.shared.lost_puts.fetch_add(1, Ordering::Relaxed);
         }
+        is_noted && !self.shared.is_given_up()
     }
 
     /// Notes that the copy at `unit` is gone. Before its extent can be another's.

@@ -128,7 +128,7 @@ impl Step {
 
     fn note(&self, journal: &Journal, place: u64) {
         match self.record(place).0 {
-            Record::Put(written, _) => journal.put(&written, place),
+            Record::Put(written, _) => drop(journal.put(&written, place)),
             Record::Remove { unit } => journal.remove(unit),
             Record::Use { unit, .. } => journal.note_use(unit, place),
         }
