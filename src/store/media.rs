@@ -304,6 +304,24 @@ fn an_object_goes_down_and_up_again_when_told_to_and_the_copy_below_stays() {
 }
 
 #[test]
+fn a_move_drops_nothing_while_another_segment_has_room_as_it_is() {
+    let store = open(16, 2);
+    let far = Plan {
+        rank: 1,
+        ..plan(Medium::Ssd, 16)
+    };
+    let source = Source::File(FileSource::Open(sound(16)));
+    store.register_segment(&far, source).unwrap();
+    for name in ["a", "b", "c"] {
+        put(&store, name, 8000);
+        assert_eq!(evict(&store, &[name]), [0]);
+    }
+    assert!(["a", "b", "c"].iter().all(|name| media(&store, name) == [Medium::Ssd]));
+    assert_eq!(store.total(Counter::EvictOperations), 0);
+    assert_nothing_lost(&store);
+}
+
+#[test]
 fn what_is_held_stays_where_it_is_held() {
     let store = open(16, 16);
     put(&store, "pinned", 5000);

@@ -14,7 +14,6 @@ use crate::segment::{Medium, Segment};
 use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
-use super::evict::Patience;
 use super::mover::is_home;
 use super::moves::{Begun, Named};
 
@@ -135,10 +134,7 @@ impl Store {
             && let Some((number, named)) = left.pop_front()
         {
             let there = move |segment: &Segment| segment.medium == way.to;
-            let begun = self.begin_copy(named, there, |to, units, owner| {
-                let as_it_is = || to.segment.allocate(units, owner);
-                as_it_is().or_else(|| self.make_room(to, units, owner, Patience::Never))
-            });
+            let begun = self.begin_copy(named, there, |_| true);
             match begun {
                 Ok(Begun::IsThere) => {}
                 Ok(Begun::Copying(copying)) => {
@@ -171,14 +167,7 @@ impl Store {
 
     /// Gives an object a copy in a device's memory, or waits for a move of it to end.
     pub(super) fn bring_to_device(&self, named: Named) -> Result<()> {
-        let begun = self.begin_copy(
-            named,
-            |segment| is_home(segment, true),
-            |to, units, owner| {
-                let as_it_is = || to.segment.allocate(units, owner);
-                as_it_is().or_else(|| self.make_room(to, units, owner, Patience::Never))
-            },
-        );
+        let begun = self.begin_copy(named, |segment| is_home(segment, true), |_| true);
         let mut outcome = Ok(());
         match begun {
             Ok(Begun::Copying(copying)) => self.make_copies(vec![copying], |_, result| {

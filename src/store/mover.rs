@@ -29,7 +29,7 @@ use crate::segment::disk::IN_FLIGHT;
 use crate::segment::{Medium, Segment};
 
 use super::Store;
-use super::evict::{Candidate, Patience};
+use super::evict::Candidate;
 use super::moves::{Begun, Named};
 use super::remove::NamedCopy;
 use super::segments::Registered;
@@ -217,7 +217,7 @@ impl Store {
             while let Some(named) = wishes.next_if(|_| group.len() < GROUP && bytes < IN_FLIGHT) {
                 let is_of_device = self.objects.get(named.slot).life().is_of_device();
                 let up = move |segment: &Segment| is_home(segment, is_of_device);
-                match self.begin_copy(named, up, |to, units, owner| to.segment.allocate(units, owner)) {
+                match self.begin_copy(named, up, |_| false) {
                     Ok(Begun::Copying(copying)) => {
                         bytes += copying.size;
                         group.push(copying);
@@ -327,11 +327,13 @@ impl Store {
 
     /// Ends a copy of an object that has another; its bytes, 0 when it is held.
     fn leave(&self, candidate: &Candidate) -> u64 {
+        // The slot may be another object's afterwards.
+        let size = self.objects.get(candidate.named.slot).size();
         let bytes = self.drop_candidate(candidate, None);
         if bytes > 0 {
             self.count(Counter::Demotions, 1);
             self.count(Counter::EvictOperations, 1);
-            self.count(Counter::EvictedBytes, self.objects.get(candidate.named.slot).size());
+            self.count(Counter::EvictedBytes, size);
         }
         bytes
     }
@@ -349,17 +351,7 @@ impl Store {
         }
         let slowest = self.segments.open().map(|registered| registered.segment.medium).max();
         let below = move |segment: &Segment| segment.medium > medium;
-        self.begin_copy(named, below, |to, units, owner| {
-            let as_it_is = || to.segment.allocate(units, owner);
-            let made = || self.make_room(to, units, owner, Patience::Never);
-            as_it_is().or_else(|| {
-                if Some(to.segment.medium) == slowest {
-                    made()
-                } else {
-                    None
-                }
-            })
-        })
+        self.begin_copy(named, below, move |segment| Some(segment.medium) == slowest)
     }
 
     /// Blocks until the object of a slot may have ended its move.

@@ -9,7 +9,7 @@
 //!
 //! **In order.** The extent comes first; then the reading of the source, for as long as its bytes are being loaded into memory of this
 //! call; then, with nothing held of the source, the disk. So a put that needs the source's memory never waits for a disk. Making room for
-//! an extent never waits for others ([`Patience::Never`](super::evict::Patience::Never)), as others may wait for the extents that are held meanwhile. No lock is held
+//! an extent never waits for others ([`Patience::Never`]), as others may wait for the extents that are held meanwhile. No lock is held
 //! across any of it: a mover that stops anywhere costs the extents and the memory of its group, which others do without.
 //!
 //! **A disk copy's life** has one place where it begins, [`Store::publish_copy`] (a put to SSD: `Writing::publish`), and one
@@ -22,7 +22,7 @@ use crate::event;
 use crate::log::{Level, say};
 use crate::metrics::Counter;
 use crate::object::{Attempt, Life, State};
-use crate::segment::allocator::{Extent, Owner};
+use crate::segment::allocator::Owner;
 use crate::segment::buffers::Buffers;
 use crate::segment::disk::{self, Bounced, Stored};
 use crate::segment::file::Bounce;
@@ -30,6 +30,7 @@ use crate::segment::transfer::{self, Return};
 use crate::segment::{Medium, Segment};
 
 use super::Store;
+use super::evict::Patience;
 use super::get::Reading;
 use super::remove::NamedCopy;
 use super::segments::Registered;
@@ -81,13 +82,13 @@ enum Loaded<'s> {
 }
 
 impl Store {
-    /// Begins a copy of an object in the first segment of those that are wanted in which `room` finds an extent of so many units for
-    /// this owner.
+    /// Begins a copy of an object in the first of the segments that are wanted that has room for it as it is; else in the first in which
+    /// room may be made by dropping what goes first there, and is.
     pub(super) fn begin_copy<'s>(
         &'s self,
         named: Named,
         is_wanted: impl Fn(&Segment) -> bool + Copy,
-        room: impl Fn(&'s Registered, u32, Owner) -> Option<Extent>,
+        may_make_room: impl Fn(&Segment) -> bool,
     ) -> Result<Begun<'s>> {
         let Named { slot, .. } = named;
         let object = self.objects.get(slot);
@@ -105,8 +106,13 @@ impl Store {
         let moving = Moving { store: self, slot };
         let size = object.size();
         let units = u32::try_from(Segment::units_for(size)).unwrap_or(u32::MAX);
-        let mut segments = self.near_first(is_wanted);
-        let found = segments.find_map(|to| room(to, units, Owner::Object(slot)).map(|extent| (to, extent.start)));
+        let owner = Owner::Object(slot);
+        let as_it_is = |to: &'s Registered| Some((to, to.segment.allocate(units, owner)?.start));
+        let made = |to: &'s Registered| Some((to, self.make_room(to, units, owner, Patience::Never)?.start));
+        let found = self.near_first(is_wanted).find_map(as_it_is).or_else(|| {
+            let mut segments = self.near_first(is_wanted).filter(|to| may_make_room(&to.segment));
+            segments.find_map(made)
+        });
         let (to, unit) = found.ok_or_else(|| {
             Error::NoSpace(words!(
                 "object of {size} bytes: no room for it on the medium that it is to go to"

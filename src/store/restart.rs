@@ -221,7 +221,7 @@ impl Store {
                 && group.try_reserve(1).is_ok()
                 && let Some(named) = objects.next()
             {
-                let begun = self.begin_copy(named, is_kept, |to, units, owner| to.segment.allocate(units, owner));
+                let begun = self.begin_copy(named, is_kept, |_| false);
                 // What has no room here leaves it to smaller ones.
                 if let Ok(Begun::Copying(copying)) = begun {
                     bytes += copying.size;
