@@ -88,6 +88,19 @@ impl Blob<'_> {
         taken.ok().map(|handle| handle - FIRST_HANDLE)
     }
 
+    /// The policy's entry. Under the policy's lock it stays what it is.
+    pub(crate) fn handle(&self) -> Option<u32> {
+        self.handle.load(Ordering::Acquire).checked_sub(FIRST_HANDLE)
+    }
+
+    /// Says that the copy has this entry no longer, unless its memory is back already: its number may be given again then.
+    pub(crate) fn forget_handle(&self, handle: u32) {
+        let listed = handle + FIRST_HANDLE;
+        let _ = self
+            .handle
+            .compare_exchange(listed, UNLISTED, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
     /// Says that the copy's memory is back, so that another may have its number.
     pub(crate) fn vacate(&self) {
         self.handle.store(VACANT, Ordering::Release);

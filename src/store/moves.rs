@@ -230,7 +230,7 @@ impl Store {
         let copy = self.objects.vacant_copy(slot).ok_or_else(|| {
             Error::Busy("the object has as many copies as one can have, with those that are still being read".into())
         })?;
-        // Nobody may find the entry before the copy knows it.
+        // One step for those who look at the order: an eviction that meets the entry takes the handle that the copy has by then.
         let mut policy = to.policy();
         let handle = policy.insert(
             super::evict::id_of(slot, copy),

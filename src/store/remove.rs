@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::event;
+use crate::evict::Handle;
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::{Count, Life, MAX_COPIES, State};
@@ -118,10 +119,8 @@ impl Store {
         }
         let has_others =
             (0..life.copies()).any(|other| other != copy && self.objects.blob(slot, other).count.is_live(generation));
-        let is_free = retire(self.objects.blob(slot, copy).count)?;
+        let is_free = self.retire_listed(slot, copy, retire)?;
         self.note_gone(place);
-        // Under the shard's lock, as the slot may be another object's as soon as it is given up.
-        self.unlist(slot, copy);
         let key = self.key_to_announce(slot);
         if !has_others {
             object.set_state(State::Gone);
@@ -136,6 +135,22 @@ impl Store {
             is_free,
             is_last: !has_others,
         })
+    }
+
+    /// Retires a copy and takes it out of its segment's order. Under the shard's lock, as the slot may be another object's as soon as it
+    /// is given up.
+    fn retire_listed(&self, slot: u32, copy: usize, retire: impl FnOnce(&Count) -> Option<bool>) -> Option<bool> {
+        let blob = self.objects.blob(slot, copy);
+        let (registered, _) = self.segment_of(slot, copy);
+        let mut policy = registered.policy();
+        // Known before: the last reader may give the memory back, and the copy's number with it, as soon as it is retired.
+        let handle = blob.handle();
+        let is_free = retire(blob.count)?;
+        if let Some(handle) = handle {
+            policy.remove(Handle(handle));
+            blob.forget_handle(handle);
+        }
+        Some(is_free)
     }
 
     /// Drops every copy in a segment that is leaving, with the objects whose last copy that was.
