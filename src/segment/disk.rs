@@ -169,7 +169,7 @@ fn fetch_group(group: &[Fetch<'_, '_>], failed: &mut dyn FnMut(usize, Error)) ->
     landings.try_reserve_exact(group.len()).map_err(no_memory)?;
     let mut parts = Vec::new();
     for (number, fetch) in group.iter().enumerate() {
-        landings.push(Some(fetch.land(number, &mut parts)?));
+        landings.push(Some(fetch.land(&file, number, &mut parts)?));
     }
     // SAFETY: the bounces are this call's; the caller's memory may be written, as `Buffers::new` was promised.
     unsafe {
@@ -190,7 +190,7 @@ fn fetch_group(group: &[Fetch<'_, '_>], failed: &mut dyn FnMut(usize, Error)) ->
 
 impl Fetch<'_, '_> {
     /// Begins its reads: the parts of them, and where they go.
-    fn land(&self, number: usize, parts: &mut Vec<Part>) -> Result<Landing> {
+    fn land(&self, file: &File, number: usize, parts: &mut Vec<Part>) -> Result<Landing> {
         let Stored { start, size, .. } = self.stored;
         let from_file = Direction::FromSegment;
         assert!(
@@ -198,7 +198,7 @@ impl Fetch<'_, '_> {
             "an extent lies inside its segment"
         );
         if !self.is_straight() {
-            let bounce = Bounce::new(size)?;
+            let bounce = file.bounce(size)?;
             add_parts(parts, from_file, number, start, bounce.memory(), bounce.length() as u64)?;
             return Ok(Landing::Around(bounce));
         }
@@ -209,7 +209,7 @@ impl Fetch<'_, '_> {
         if size.is_multiple_of(UNIT) {
             return Ok(Landing::Straight(None));
         }
-        let last = Bounce::new(UNIT)?;
+        let last = file.bounce(UNIT)?;
         add_parts(
             parts,
             from_file,
@@ -271,10 +271,11 @@ impl Fetch<'_, '_> {
 }
 
 fn write_group(group: &[Write<'_, '_>], failed: &mut dyn FnMut(usize, Error)) -> Result<()> {
+    let file = file_of(group[0].segment)?;
     let mut bounces = Vec::new();
     bounces.try_reserve_exact(group.len()).map_err(no_memory)?;
     for write in group {
-        let bounce = Bounce::new(write.buffers.total())?;
+        let bounce = file.bounce(write.buffers.total())?;
         for (at, piece, length) in write.buffers.pieces(write.buffers.total()) {
             // SAFETY: `Buffers::new` was promised that the piece may be read; the bounce has room for all of them.
             unsafe {
@@ -338,7 +339,7 @@ unsafe fn run(file: &File, parts: &[Part], mut failed: impl FnMut(usize, Error))
     }
 }
 
-fn file_of(segment: &Segment) -> Result<Arc<File>> {
+pub(super) fn file_of(segment: &Segment) -> Result<Arc<File>> {
     segment
         .file()
         .ok_or_else(|| Error::Io("the SSD segment's file has been closed".into()))

@@ -195,9 +195,9 @@ fn move_memory(direction: Direction, segment: &Segment, offset: u64, memory: *mu
     result
 }
 
-/// Loads a copy of an extent, in memory or on a device, which is counted as read.
-pub(crate) fn load(segment: &Segment, unit: u32, bytes: u64) -> Result<Bounce> {
-    let bounce = Bounce::new(bytes)?;
+/// Loads a copy of an extent, in memory or on a device, which is counted as read and is to go to a file.
+pub(crate) fn load(segment: &Segment, unit: u32, bytes: u64, to: &Segment) -> Result<Bounce> {
+    let bounce = disk::file_of(to)?.bounce(bytes)?;
     move_memory(
         Direction::FromSegment,
         segment,

@@ -201,7 +201,7 @@ impl Store {
             transfer::between((from, source.place.1), (to, copying.unit), copying.size)?;
             return Ok(Loaded::There);
         }
-        let bounce = transfer::load(from, source.place.1, copying.size)?;
+        let bounce = transfer::load(from, source.place.1, copying.size, to)?;
         let checksum = disk::checksum(bounce.bytes(copying.size));
         if self
             .objects

@@ -14,21 +14,23 @@
 //!
 //! Nothing is locked during I/O. A thread that stops in the middle of a part stops the call that the part is of, and nobody else.
 
+mod bounce;
 mod workers;
 
-use std::alloc::{self, Layout};
 use std::ffi::CString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::ptr::NonNull;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
+
+pub(crate) use bounce::Bounce;
 
 use super::allocator::UNIT;
 use super::device::Direction;
 use crate::error::{Error, Result, invalid, words};
+use bounce::Bounces;
 use workers::Workers;
 
 /// Bytes of one part at most: large enough that a disk is at its full speed, small enough that a large object is several parts.
@@ -66,6 +68,7 @@ pub(crate) struct Part {
 /// A file with the threads that read and write it.
 pub(crate) struct File {
     workers: Workers,
+    bounces: Arc<Bounces>,
     report: Report,
 }
 
@@ -98,8 +101,14 @@ impl File {
     pub(crate) fn over(positional: Box<dyn Positional>, report: Report) -> Result<File> {
         Ok(File {
             workers: Workers::start(positional)?,
+            bounces: Arc::default(),
             report,
         })
+    }
+
+    /// Memory for `bytes` bytes on their way to or from the file, rounded up to whole units. What stands in it is anybody's guess.
+    pub(crate) fn bounce(&self, bytes: u64) -> Result<Bounce> {
+        Bounces::take(&self.bounces, bytes)
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -248,50 +257,6 @@ impl Drop for Disk {
 
 fn failed(path: &Path, error: &io::Error) -> Error {
     Error::Io(words!("file {}: {error}", path.display()))
-}
-
-/// Memory that direct I/O takes: whole units, aligned to one. Its bytes are zero at first.
-pub(crate) struct Bounce {
-    memory: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: plain memory, whose owner it is.
-unsafe impl Send for Bounce {}
-
-impl Bounce {
-    /// Memory for `bytes` bytes, rounded up to whole units.
-    pub(crate) fn new(bytes: u64) -> Result<Bounce> {
-        let none = || Error::OutOfMemory(words!("no memory for {bytes} bytes on their way to or from a file"));
-        let length = usize::try_from(bytes.max(1).next_multiple_of(UNIT)).map_err(|_| none())?;
-        let layout = Layout::from_size_align(length, UNIT as usize).map_err(|_| none())?;
-        // SAFETY: the layout has bytes.
-        let memory = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or_else(none)?;
-        Ok(Bounce { memory, layout })
-    }
-
-    pub(crate) fn memory(&self) -> *mut u8 {
-        self.memory.as_ptr()
-    }
-
-    /// Bytes.
-    pub(crate) fn length(&self) -> usize {
-        self.layout.size()
-    }
-
-    /// Its first `length` bytes. Nobody writes to it meanwhile: who has parts of it under way waits for them first.
-    pub(crate) fn bytes(&self, length: u64) -> &[u8] {
-        assert!(length <= self.layout.size() as u64, "no more than there is");
-        // SAFETY: initialised memory of this bounce, of at least this length.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), length as usize) }
-    }
-}
-
-impl Drop for Bounce {
-    fn drop(&mut self) {
-        // SAFETY: it was allocated with this layout.
-        unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
-    }
 }
 
 /// Cuts a contiguous read or write into parts.
