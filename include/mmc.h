@@ -128,6 +128,9 @@
 // A defect of the library, caught before it reached the host.
 #define MMC_ERR_INTERNAL -4006
 
+// Entries at which a bucket of several places is split.
+#define Order_SPLIT (2 * FULL)
+
 // The version of this interface. It grows when something is added; a library serves every header of its own or a lower one.
 #define MMC_ABI_VERSION 1
 
@@ -166,6 +169,9 @@
 
 // In a config: what was not used for longest goes first, and of one batch the tail before the head.
 #define MMC_EVICTION_PREFIX 1
+
+// In a config: what is the least likely to be used again soon goes first, by what has become of others like it.
+#define MMC_EVICTION_ADAPTIVE 2
 
 // Say nothing.
 #define MMC_LOG_OFF 1

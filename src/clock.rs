@@ -21,7 +21,7 @@ use std::time::Instant;
 /// Bits of a stamp below its tick.
 const TICK_SHIFT: u32 = 22;
 /// Ticks end after four years, in the middle of what 50 bits of stamp hold: the other half lasts for as many puts as there can be.
-const LAST_TICK: u64 = 1 << 27;
+const LAST_TICK: u64 = (1 << 26) - (1 << 20);
 const NANOSECONDS_A_TICK: u64 = 1_000_000_000;
 
 /// The tick of a stamp, in seconds since the store was opened.

@@ -117,6 +117,8 @@ pub enum Eviction {
     /// Least recently used over batches, each chain eaten from its tail.
     #[default]
     Prefix,
+    /// What is the least likely to be used again soon, by what has become of others like it.
+    Adaptive,
 }
 
 /// The settings of a store, every question answered.

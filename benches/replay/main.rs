@@ -13,7 +13,7 @@ mod trace;
 
 use std::path::{Path, PathBuf};
 
-use mmc::ffi::types::MMC_EVICTION_PREFIX;
+use mmc::ffi::types::{MMC_EVICTION_ADAPTIVE, MMC_EVICTION_PREFIX};
 use trace::Trace;
 
 const PERCENTS: [usize; 6] = [1, 2, 5, 10, 20, 50];
@@ -29,6 +29,7 @@ fn policies() -> Vec<(&'static str, Policy)> {
         .into_iter()
         .chain([
             ("prefix", store(MMC_EVICTION_PREFIX)),
+            ("adaptive", store(MMC_EVICTION_ADAPTIVE)),
             ("opt", Box::new(compared::opt) as Policy),
         ])
         .collect()

@@ -44,7 +44,7 @@ impl Pool {
         // SAFETY: a config of this header's size, and places to write to; the clock's number outlives the store.
         unsafe {
             let mut config: mmc_config = std::mem::zeroed();
-            check(lifetime::mmc_config_init(&mut config));
+            check(lifetime::mmc_config_init_sized(&mut config, size_of::<mmc_config>()));
             config.dram_size = (capacity * BLOCK_BYTES) as u64;
             (config.watermark_high, config.watermark_low) = (100, 100);
             config.eviction = policy;

@@ -2,6 +2,8 @@
 
 #include "options.h"
 
+#include "mmc.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +20,7 @@ static const char usage[] =
     "  --dram SIZE            bytes of the pool, all of them touched first (default 1GiB)\n"
     "  --blocks N             room for N blocks instead\n"
     "  --ssd FILE SIZE        an SSD segment of so many bytes, to which blocks move when the pool is full\n"
+    "  --policy NAME          which block goes first: prefix (the default) or adaptive\n"
     "  --watermarks HIGH LOW  percent in use at which eviction starts and stops (default 90 80;\n"
     "                         with 100 100 the pool fills up)\n"
     "  --requests N           no more than the first N\n"
@@ -64,6 +67,17 @@ static int read_size(const char *option, const char *value, uint64_t *into) {
     return fail(option, value, "not a size like 65536, 64KiB, 512MiB or 2GiB");
 }
 
+static int read_policy(const char *value, uint32_t *into) {
+    if (strcmp(value, "prefix") == 0) {
+        *into = MMC_EVICTION_PREFIX;
+    } else if (strcmp(value, "adaptive") == 0) {
+        *into = MMC_EVICTION_ADAPTIVE;
+    } else {
+        return fail("--policy", value, "must be prefix or adaptive");
+    }
+    return 0;
+}
+
 int options_read(int count, char **arguments, replay_options *into) {
     *into = (replay_options){.http_address = "127.0.0.1:0", .requests = SIZE_MAX};
     uint64_t block = 64 << 10, pool = 1 << 30, blocks = 0, requests = SIZE_MAX, high = 0, low = 0;
@@ -98,6 +112,8 @@ int options_read(int count, char **arguments, replay_options *into) {
         } else if (strcmp(option, "--ssd") == 0 && i + 1 < count) {
             into->ssd_path = value;
             wrong = read_size(option, arguments[++i], &into->ssd_size);
+        } else if (strcmp(option, "--policy") == 0) {
+            wrong = read_policy(value, &into->eviction);
         } else if (strcmp(option, "--watermarks") == 0 && i + 1 < count) {
             wrong = read_number(option, value, 100, &high) || read_number(option, arguments[++i], 100, &low);
         } else {

@@ -13,6 +13,7 @@ typedef struct {
     const char *ssd_path; // null for no SSD segment
     uint64_t ssd_size; // bytes
     const char *http_address;
+    uint32_t eviction; // MMC_EVICTION_*; 0 is the library's default
     size_t requests; // at most this many of the trace
     uint32_t watermark_high, watermark_low; // percent; 0 is the library's default
     int serve;

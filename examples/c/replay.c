@@ -362,6 +362,7 @@ static mmc_store *open_store(const replay_options *options) {
     config.watermark_high = options->watermark_high;
     config.watermark_low = options->watermark_low;
     config.http_address = options->http_address;
+    config.eviction = options->eviction;
     config.ssd_path = options->ssd_path;
     config.ssd_size = options->ssd_size;
     config.prefault = MMC_ON; // else the first puts would measure the kernel's handing out of pages

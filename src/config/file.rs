@@ -357,7 +357,8 @@ fn parse_memory(text: &str) -> Checked<Memory> {
 fn parse_eviction(text: &str) -> Checked<Eviction> {
     match text.to_ascii_lowercase().as_str() {
         "prefix" => Ok(Eviction::Prefix),
-        _ => Err("must be prefix".to_string()),
+        "adaptive" => Ok(Eviction::Adaptive),
+        _ => Err("must be prefix or adaptive".to_string()),
     }
 }
 

@@ -7,17 +7,24 @@
 //!
 //! A new policy adds a line to [`policies`].
 
-use super::prefix::{Order, Prefix};
-use super::{Handle, Id, Policy, Standing, Victim, place};
+use super::adaptive::{Adaptive, Learned, Shared};
+use super::prefix::{Prefix, Recency};
+use super::{Arrival, Handle, Id, Policy, Standing, Victim, place};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
 type Make = fn() -> Box<dyn Policy>;
 
-fn policies() -> [(&'static str, Make); 2] {
+fn policies() -> [(&'static str, Make); 4] {
     [
         ("prefix", || Box::new(Prefix::new().unwrap())),
-        ("prefix with buckets of four", || Box::new(Order::<4>::new().unwrap())),
+        ("prefix with buckets of four", || Box::new(Recency::<4>::new().unwrap())),
+        ("adaptive", || {
+            Box::new(Adaptive::new(1 << 20, &Shared::new().unwrap()).unwrap())
+        }),
+        ("adaptive with buckets of four and few newcomers", || {
+            Box::new(Learned::<4>::new(200, &Shared::new().unwrap()).unwrap())
+        }),
     ]
 }
 
@@ -27,7 +34,7 @@ fn with_each(count: u32, check: impl Fn(&mut dyn Policy, Vec<Handle>)) {
         println!("policy: {name}");
         let mut policy = make();
         let handles = (0..count)
-            .map(|id| policy.insert(Id(id), key_of(Id(id)), id + 1, place_of(Id(id))).unwrap())
+            .map(|id| policy.insert(arrival(Id(id), id + 1, place_of(Id(id)))).unwrap().0)
             .collect();
         policy.validate();
         assert_eq!(policy.len(), count as usize);
@@ -43,6 +50,17 @@ fn place_of(Id(id): Id) -> u64 {
 /// The hash of the key of an id's object: the same each time that it comes.
 fn key_of(Id(id): Id) -> u64 {
     (u64::from(id) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn arrival(id: Id, units: u32, place: u64) -> Arrival {
+    Arrival {
+        id,
+        key: key_of(id),
+        units,
+        place,
+        is_end: false,
+        kind: None,
+    }
 }
 
 fn evictable(id: Id) -> Standing {
@@ -78,7 +96,7 @@ fn what_was_removed_is_neither_asked_about_nor_evicted() {
         let removed = |id: Id| !id.0.is_multiple_of(3);
         for (id, handle) in (0..).map(Id).zip(handles) {
             if removed(id) {
-                policy.remove(handle);
+                policy.remove(handle, 0);
             }
         }
         policy.validate();
@@ -179,8 +197,9 @@ fn slots_of_what_left_are_used_again() {
             while policy.evict(NEWEST, &mut evictable).is_some() {}
             for id in 0..2000 {
                 let handle = policy
-                    .insert(Id(id), key_of(Id(id)), 1, place(100 * round, id as usize))
-                    .unwrap();
+                    .insert(arrival(Id(id), 1, place(100 * round, id as usize)))
+                    .unwrap()
+                    .0;
                 assert!(slots.contains(&handle.0), "{handle:?} is new with 2000 slots free");
             }
         }
@@ -197,7 +216,7 @@ fn what_was_evicted_may_return_put_again_or_put_back() {
                     0 => place_of(id),
                     _ => place(100 * round, id.0 as usize),
                 };
-                policy.insert(id, key_of(id), units, place).unwrap();
+                policy.insert(arrival(id, units, place)).unwrap();
             }
             policy.validate();
             assert_eq!(policy.len(), 1000);
@@ -265,11 +284,12 @@ proptest! {
                 let count = copies.len().max(1);
                 match *step {
                     Step::Insert { key, place, units } => {
-                        let handle = policy.insert(id, key, units, place).unwrap();
+                        let is_end = units % 4 == 0;
+                        let handle = policy.insert(Arrival { id, key, units, place, is_end, kind: None }).unwrap().0;
                         prop_assert!(copies.iter().all(|copy| copy.handle != handle));
                         copies.push(Known { id, handle, units, standing: Standing::Evictable { place } });
                     }
-                    Step::Remove { nth } if !copies.is_empty() => policy.remove(copies.swap_remove(nth % count).handle),
+                    Step::Remove { nth } if !copies.is_empty() => policy.remove(copies.swap_remove(nth % count).handle, 0),
                     Step::Hit { nth, place } if !copies.is_empty() => {
                         if let Standing::Evictable { place: old } = &mut copies[nth % count].standing {
                             *old = place.max(*old);

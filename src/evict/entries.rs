@@ -1,6 +1,6 @@
 //! Slots for the entries of an order, linked into lists by slot number.
 //!
-//! An entry is 24 bytes and stays where it is until it is released: its slot number is the handle that the caller keeps.
+//! An entry is 24 bytes and what a policy marks it with, and stays where it is until it is released: its slot number is the handle that the caller keeps.
 //! Slots lie in chunks, each twice as large as the one before, so growing copies nothing and no call pays for the
 //! entries that are there already; an untouched part of a chunk is address space only. Released slots are used again,
 //! last first, and the chunks stay as long as the order does: a segment that once held so many copies will again.
@@ -20,23 +20,27 @@ const FREE: u32 = u32::MAX - 1;
 
 /// What an order keeps of a copy. `prev` and `next` are slots, or `NIL` at the ends of a list.
 #[derive(Clone, Copy)]
-pub(super) struct Entry {
+pub(super) struct Entry<T> {
     pub place: u64,
     pub id: Id,
     pub units: u32,
     pub prev: u32,
     pub next: u32,
+    /// What else the policy knows of it.
+    pub mark: T,
 }
 
-const _: () = assert!(size_of::<Entry>() == 24);
+const _: () = assert!(size_of::<Entry<()>>() == 24);
 
 /// The slots. Indexed by slot number; a number that was never handed out panics.
-pub(super) struct Entries {
-    chunks: [Vec<Entry>; CHUNKS],
+pub(super) struct Entries<T> {
+    chunks: [Vec<Entry<T>>; CHUNKS],
     /// Head of the slots to use again, linked by `next`.
     free: u32,
     /// Slots ever used; those from here on have never been written.
     used: u32,
+    /// Place and slot of the entries that an order is sorting.
+    pub sorting: Vec<(u64, u32)>,
     /// Entries looked at, for tests that bound the work of a call.
     #[cfg(test)]
     pub touched: std::cell::Cell<usize>,
@@ -46,35 +50,41 @@ const FIRST_CHUNK_ENTRIES: u32 = 1024;
 /// So many that slot numbers end at 2^32 - 1024, below `FREE` and `NIL`.
 const CHUNKS: usize = 22;
 
-impl Entries {
-    pub fn new() -> Self {
-        Entries {
+/// Chunk of a slot, and where it is in there. Chunk `c` holds `1024 << c` slots, so `1024 * (2^c - 1)` come before.
+fn locate(slot: u32) -> (usize, usize) {
+    let chunk = (slot / FIRST_CHUNK_ENTRIES + 1).ilog2();
+    (
+        chunk as usize,
+        (slot - FIRST_CHUNK_ENTRIES * ((1 << chunk) - 1)) as usize,
+    )
+}
+
+impl<T: Copy> Entries<T> {
+    /// No entries yet, and room to sort `most` of them.
+    pub fn new(most: usize) -> Result<Self> {
+        let mut sorting = Vec::new();
+        sorting
+            .try_reserve_exact(most)
+            .map_err(|_| out_of_memory(most, "sorting slots"))?;
+        Ok(Entries {
             chunks: [const { Vec::new() }; CHUNKS],
             free: NIL,
             used: 0,
+            sorting,
             #[cfg(test)]
             touched: Default::default(),
-        }
-    }
-
-    /// Chunk of a slot, and where it is in there. Chunk `c` holds `1024 << c` slots, so `1024 * (2^c - 1)` come before.
-    fn locate(slot: u32) -> (usize, usize) {
-        let chunk = (slot / FIRST_CHUNK_ENTRIES + 1).ilog2();
-        (
-            chunk as usize,
-            (slot - FIRST_CHUNK_ENTRIES * ((1 << chunk) - 1)) as usize,
-        )
+        })
     }
 
     /// A slot with `entry` in it. Nothing has changed when this fails.
-    pub fn take(&mut self, entry: Entry) -> Result<u32> {
+    pub fn take(&mut self, entry: Entry<T>) -> Result<u32> {
         if self.free != NIL {
             let slot = self.free;
             self.free = self[slot].next;
             self[slot] = entry;
             return Ok(slot);
         }
-        let (chunk, offset) = Self::locate(self.used);
+        let (chunk, offset) = locate(self.used);
         let Some(entries) = self.chunks.get_mut(chunk) else {
             return Err(Error::OutOfMemory(words!(
                 "eviction order: {} entries is the limit",
@@ -121,22 +131,22 @@ impl Entries {
     }
 }
 
-impl Index<u32> for Entries {
-    type Output = Entry;
+impl<T: Copy> Index<u32> for Entries<T> {
+    type Output = Entry<T>;
 
-    fn index(&self, slot: u32) -> &Entry {
+    fn index(&self, slot: u32) -> &Entry<T> {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
-        let (chunk, offset) = Self::locate(slot);
+        let (chunk, offset) = locate(slot);
         &self.chunks[chunk][offset]
     }
 }
 
-impl IndexMut<u32> for Entries {
-    fn index_mut(&mut self, slot: u32) -> &mut Entry {
+impl<T: Copy> IndexMut<u32> for Entries<T> {
+    fn index_mut(&mut self, slot: u32) -> &mut Entry<T> {
         #[cfg(test)]
         self.touched.set(self.touched.get() + 1);
-        let (chunk, offset) = Self::locate(slot);
+        let (chunk, offset) = locate(slot);
         &mut self.chunks[chunk][offset]
     }
 }
@@ -160,22 +170,23 @@ mod tests {
             (3072, (2, 0)),
         ];
         for (slot, expected) in cases {
-            assert_eq!(Entries::locate(slot), expected, "slot {slot}");
+            assert_eq!(locate(slot), expected, "slot {slot}");
         }
         let end = FREE - 1022;
-        assert_eq!(Entries::locate(end - 1), (CHUNKS - 1, (1024 << (CHUNKS - 1)) - 1));
-        assert_eq!(Entries::locate(end), (CHUNKS, 0), "no chunk has this slot");
+        assert_eq!(locate(end - 1), (CHUNKS - 1, (1024 << (CHUNKS - 1)) - 1));
+        assert_eq!(locate(end), (CHUNKS, 0), "no chunk has this slot");
     }
 
     #[test]
     fn growing_moves_no_entry() {
-        let mut entries = Entries::new();
+        let mut entries = Entries::new(0).unwrap();
         let entry = Entry {
             place: 0,
             id: Id(0),
             units: 1,
             prev: NIL,
             next: NIL,
+            mark: (),
         };
         let first = entries.take(entry).unwrap();
         let address = &raw const entries[first];

@@ -9,8 +9,8 @@ use super::boundary::guard;
 use super::convert::{Out, check_reserved, put_out, read, require_out, slice, switch_from, text_from};
 use super::handle::{self, Instance};
 use super::types::{
-    MMC_ABI_VERSION, MMC_EVICTION_PREFIX, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM, MMC_OFF, MMC_ON,
-    mmc_config, mmc_store,
+    MMC_ABI_VERSION, MMC_EVICTION_ADAPTIVE, MMC_EVICTION_PREFIX, MMC_MEMORY_MEMFD, MMC_MEMORY_PRIVATE, MMC_NO_DRAM,
+    MMC_OFF, MMC_ON, mmc_config, mmc_store,
 };
 use crate::clock::HostClock;
 use crate::config::{Eviction, Memory, Note, Options};
@@ -306,6 +306,7 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
         &mut config.eviction,
         options.eviction.map(|eviction| match eviction {
             Eviction::Prefix => MMC_EVICTION_PREFIX,
+            Eviction::Adaptive => MMC_EVICTION_ADAPTIVE,
         }),
     );
     fill(&mut config.ssd_size, options.ssd_size);
@@ -358,8 +359,9 @@ fn eviction_from(number: u32) -> Result<Option<Eviction>> {
     match number {
         0 => Ok(None),
         MMC_EVICTION_PREFIX => Ok(Some(Eviction::Prefix)),
+        MMC_EVICTION_ADAPTIVE => Ok(Some(Eviction::Adaptive)),
         _ => Err(invalid!(
-            "eviction {number}: must be MMC_EVICTION_PREFIX (1), or 0 for the default"
+            "eviction {number}: must be MMC_EVICTION_PREFIX (1), MMC_EVICTION_ADAPTIVE (2), or 0 for the default"
         )),
     }
 }

@@ -46,6 +46,8 @@ pub const MMC_MEMORY_MEMFD: u32 = 2;
 
 /// In a config: what was not used for longest goes first, and of one batch the tail before the head.
 pub const MMC_EVICTION_PREFIX: u32 = 1;
+/// In a config: what is the least likely to be used again soon goes first, by what has become of others like it.
+pub const MMC_EVICTION_ADAPTIVE: u32 = 2;
 
 /// Say nothing.
 pub const MMC_LOG_OFF: u32 = 1;

@@ -37,6 +37,9 @@ pub(crate) const MAX_COPIES: usize = 8;
 const MAX_OBJECTS: u32 = 1 << 29;
 /// Bytes of a key that lie in the slot itself.
 const INLINE_KEY_BYTES: usize = 64;
+/// Low bits of the word of an object's last use that are the policy's mark.
+const MARK_BITS: u32 = 2;
+const MARK: u64 = (1 << MARK_BITS) - 1;
 /// What the word of a policy's handle says beside handles: there is no copy of this number, and its memory is back. So a zeroed one says.
 const VACANT: u32 = 0;
 /// There is a copy, and no entry for it in a policy.
@@ -125,7 +128,7 @@ pub(crate) struct Object {
     life: LifeWord,
     hash: AtomicU64,
     size: AtomicU64,
-    /// The last use, as a place in the order of eviction: `crate::evict` says how it is made.
+    /// The last use, as a place in the order of eviction, above two bits with which the policy marks it: `crate::evict` says how they are made.
     used: AtomicU64,
     first: Copy,
     first_handle: AtomicU32,
@@ -215,14 +218,31 @@ impl Object {
 
     /// The place of its last use in the order of eviction.
     pub(crate) fn used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed) >> MARK_BITS
     }
 
-    /// Notes a use. Places only grow, and one that is there already is not written again: a line that everybody reads stays shared.
-    pub(crate) fn touch(&self, place: u64) {
-        if self.used.load(Ordering::Relaxed) < place {
-            self.used.store(place, Ordering::Relaxed);
+    /// What the policy has marked it with.
+    pub(crate) fn mark(&self) -> u8 {
+        (self.used.load(Ordering::Relaxed) & MARK) as u8
+    }
+
+    /// Sets place and mark. By its writer, or under the lock of the key's shard.
+    pub(crate) fn set_used(&self, place: u64, mark: u8) {
+        let word = (place << MARK_BITS) | u64::from(mark);
+        self.used.store(word, Ordering::Relaxed);
+    }
+
+    /// Notes a use, with a mark that follows from the place and mark before, which it returns. Places only grow, and one that is there
+    /// already is not written again: a line that everybody reads stays shared. Of two uses at once one may be lost.
+    #[inline]
+    pub(crate) fn touch(&self, place: u64, mark: impl FnOnce(u64, u8) -> u8) -> Option<(u64, u8)> {
+        let word = self.used.load(Ordering::Relaxed);
+        let (before, marked) = (word >> MARK_BITS, (word & MARK) as u8);
+        if before >= place {
+            return None;
         }
+        self.set_used(place, mark(before, marked));
+        Some((before, marked))
     }
 
     /// Notes that it is put into a device's memory. By its writer.

@@ -13,7 +13,7 @@
 //! Whoever is waited for never waits: a put that still wants room, for another copy or another element of its batch, holds what
 //! it has; and one that is called from the callback of a copy gives up where others would wait.
 
-use crate::evict::{self, Id, Standing};
+use crate::evict::{self, Id, Kind, Standing};
 use crate::metrics::Counter;
 use crate::object::State;
 use crate::segment::allocator::{Extent, Owner, UNIT};
@@ -227,15 +227,7 @@ impl Store {
     pub(super) fn next_candidate(&self, registered: &Registered) -> Option<Candidate> {
         let mut policy = registered.policy();
         let newest = evict::place(self.clock.stamp_of_use(), 0);
-        let victim = policy.evict(newest, &mut |id| {
-            let (slot, copy) = (id.0 >> 3, (id.0 & 7) as usize);
-            let object = self.objects.get(slot);
-            let life = object.life();
-            if life.state() != State::Readable || self.objects.blob(slot, copy).count.is_held() {
-                return Standing::Held;
-            }
-            Standing::Evictable { place: object.used() }
-        })?;
+        let victim = policy.evict(newest, &mut |id| self.standing_of(id))?;
         let upcoming = policy.upcoming();
         let (slot, copy) = (victim.id.0 >> 3, (victim.id.0 & 7) as usize);
         // A copy leaves the order, under this lock, before its slot is given up: so this is still the object that was listed.
@@ -253,6 +245,16 @@ impl Store {
             named,
             units: victim.units,
         })
+    }
+
+    /// What may be done with a copy that the policy asks about.
+    fn standing_of(&self, id: Id) -> Standing {
+        let (slot, copy) = (id.0 >> 3, (id.0 & 7) as usize);
+        let object = self.objects.get(slot);
+        if object.life().state() != State::Readable || self.objects.blob(slot, copy).count.is_held() {
+            return Standing::Held;
+        }
+        Standing::Evictable { place: object.used() }
     }
 
     /// Begins to load what the next evictions will look at. An object that was asked for one eviction ago is here by now, and tells where
@@ -328,7 +330,8 @@ impl Store {
             && blob.count.is_live(generation);
         if is_there && !blob.is_listed() {
             // To the place of its last use, where it came from. The entry it had was just freed, so there is room for it.
-            let _ = self.enlist(slot, copy, object.used());
+            let kind = Some(Kind::of_mark(object.mark()));
+            let _ = self.enlist(slot, copy, object.used(), false, kind);
         }
     }
 }

@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
-use crate::evict;
+use crate::evict::{self, Kind};
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::{Attempt, Life, MAX_COPIES};
@@ -193,11 +193,31 @@ impl Store {
     }
 
     /// Notes a use, unless the caller only peeks.
+    #[inline]
     pub(super) fn use_object(&self, slot: u32, flags: u32, position: usize) {
-        if flags & PEEK == 0 {
-            self.objects
-                .get(slot)
-                .touch(evict::place(self.clock.stamp_of_use(), position));
+        if flags & PEEK != 0 {
+            return;
+        }
+        let place = evict::place(self.clock.stamp_of_use(), position);
+        let kind_after = |before, mark| Kind::of_mark(mark).after(before, place) as u8;
+        if let Some((before, mark)) = self.objects.get(slot).touch(place, kind_after)
+            && evict::is_later_tick(before, place)
+        {
+            self.hear_of_use(slot, Kind::of_mark(mark), before, place);
+        }
+    }
+
+    /// Tells the policies of the first use of an object in a tick.
+    #[cold]
+    fn hear_of_use(&self, slot: u32, kind: Kind, before: u64, place: u64) {
+        let life = self.objects.get(slot).life();
+        let named = Named {
+            slot,
+            generation: life.generation(),
+        };
+        // The copy that a get would read; of those that it may have read a moment ago none may be left.
+        if let Some(medium) = self.live_copies(named, life).map(|copy| self.medium_of(&copy)).min() {
+            self.policies.hear(medium, kind, before, place);
         }
     }
 

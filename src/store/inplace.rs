@@ -5,6 +5,7 @@
 //! outlives a remove) and once in their segments (which then can't be unregistered).
 
 use crate::error::{Error, Result, invalid, words};
+use crate::evict::Turn;
 use crate::hold::{Held, Overdue};
 use crate::key::Key;
 use crate::metrics::Counter;
@@ -92,12 +93,12 @@ impl Store {
     pub(crate) fn commit(&self, token: u64) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
         self.clock.follow();
-        self.counted(self.try_commit(token, self.clock.stamp_of_put(), 0))?;
+        self.counted(self.try_commit(token, Turn::alone(self.clock.stamp_of_put())))?;
         span.good();
         Ok(())
     }
 
-    fn try_commit(&self, token: u64, stamp: u64, position: usize) -> Result<()> {
+    fn try_commit(&self, token: u64, turn: Turn) -> Result<()> {
         let (held, is_overdue) = self.holds.end_reservation(token)?;
         let _segments = SegmentHolds::resume(self, held);
         if is_overdue {
@@ -110,7 +111,7 @@ impl Store {
         self.note_checksum_in_place(held.slot)?;
         self.mirror(held.slot)?;
         let size = self.objects.get(held.slot).size();
-        writing.publish(stamp, position)?;
+        writing.publish(turn)?;
         self.count(Counter::PutBytes, size);
         Ok(())
     }
@@ -120,7 +121,10 @@ impl Store {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
         self.clock.follow();
         let stamp = self.clock.stamp_of_put();
-        self.each(results, |number| self.try_commit(tokens[number], stamp, number));
+        let count = results.len();
+        self.each(results, |number| {
+            self.try_commit(tokens[number], Turn::in_batch(stamp, number, count))
+        });
         span.good();
     }
 

@@ -43,9 +43,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use segments::{Plan, Registered, Segments};
 
 use crate::clock::{Clock, HostClock};
-use crate::config::{Config, Eviction, Memory as Kind};
+use crate::config::{Config, Memory as MemoryKind};
 use crate::error::{Result, invalid};
 use crate::event::{Event, Events};
+use crate::evict::{Arrival, Kind, Policies};
 use crate::hold::Holds;
 use crate::index::Index;
 use crate::key::Key;
@@ -105,7 +106,7 @@ pub(crate) struct Store {
     rank: u32,
     watermark_high: u32,
     watermark_low: u32,
-    eviction: Eviction,
+    policies: Policies,
     next_ticket: AtomicU32,
     keeper: keeper::Keeper,
     mover: mover::Mover,
@@ -136,7 +137,7 @@ impl Store {
             rank: config.rank,
             watermark_high: config.watermark_high,
             watermark_low: config.watermark_low,
-            eviction: config.eviction,
+            policies: Policies::new(config.eviction)?,
             next_ticket: AtomicU32::new(0),
             keeper: keeper::Keeper::new(),
             mover: mover::Mover::new(config.move_rate),
@@ -150,8 +151,8 @@ impl Store {
         });
         if config.dram_size > 0 {
             let kind = match config.memory {
-                Kind::Private => dram::Kind::Private,
-                Kind::Memfd => dram::Kind::Memfd,
+                MemoryKind::Private => dram::Kind::Private,
+                MemoryKind::Memfd => dram::Kind::Memfd,
             };
             let wishes = Wishes {
                 kind,
@@ -269,7 +270,7 @@ impl Store {
                 Source::File(FileSource::Open(file)) => Memory::File(file, None),
             })
         };
-        let policy = crate::evict::policy(self.eviction)?;
+        let policy = self.policies.of_segment(plan.medium, plan.capacity / UNIT)?;
         let registered = self.segments.register(plan, policy, memory, |registered| {
             if let Some(recovered) = recovered.take() {
                 self.restore(registered, &recovered);
@@ -365,19 +366,26 @@ impl Store {
         let (registered, _) = self.segment_of(slot, copy);
         let mut policy = registered.policy();
         if let Some(handle) = self.objects.blob(slot, copy).take_handle() {
-            policy.remove(crate::evict::Handle(handle));
+            policy.remove(crate::evict::Handle(handle), self.objects.get(slot).used());
         }
     }
 
-    /// Puts a copy into its segment's order.
-    fn enlist(&self, slot: u32, copy: usize, place: u64) -> Result<()> {
+    /// Puts a copy into its segment's order: the next of an object of a kind, or the first of a new one; the kind.
+    fn enlist(&self, slot: u32, copy: usize, place: u64, is_end: bool, kind: Option<Kind>) -> Result<Kind> {
         let (registered, _) = self.segment_of(slot, copy);
         let object = self.objects.get(slot);
         let units = crate::segment::Segment::units_for(object.size()) as u32;
         let mut policy = registered.policy();
-        let handle = policy.insert(evict::id_of(slot, copy), object.hash(), units, place)?;
+        let (handle, kind) = policy.insert(Arrival {
+            id: evict::id_of(slot, copy),
+            key: object.hash(),
+            units,
+            place,
+            is_end,
+            kind,
+        })?;
         self.objects.blob(slot, copy).set_handle(handle.0);
-        Ok(())
+        Ok(kind)
     }
 
     /// The key of an object that is there, if somebody listens: for [`Store::announce`], which may come when it no longer is.

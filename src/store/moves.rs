@@ -19,6 +19,7 @@ use std::cell::OnceCell;
 
 use crate::error::{Error, Result, words};
 use crate::event;
+use crate::evict::{Arrival, Kind};
 use crate::log::{Level, say};
 use crate::metrics::Counter;
 use crate::object::{Attempt, Life, State};
@@ -232,12 +233,15 @@ impl Store {
         })?;
         // One step for those who look at the order: an eviction that meets the entry takes the handle that the copy has by then.
         let mut policy = to.policy();
-        let handle = policy.insert(
-            super::evict::id_of(slot, copy),
-            object.hash(),
-            Segment::units_for(copying.size) as u32,
-            object.used(),
-        )?;
+        let kind = Kind::of_mark(object.mark());
+        let (handle, _) = policy.insert(Arrival {
+            id: super::evict::id_of(slot, copy),
+            key: object.hash(),
+            units: Segment::units_for(copying.size) as u32,
+            place: object.used(),
+            is_end: kind == Kind::End,
+            kind: Some(kind),
+        })?;
         if let Some(checksum) = copying.checksum {
             self.objects.set_checksum(slot, checksum);
         }

@@ -171,7 +171,7 @@ impl Store {
         Ok(candidates)
     }
 
-    fn default_medium(&self) -> Medium {
+    pub(super) fn default_medium(&self) -> Medium {
         let has = |medium| {
             self.segments
                 .open()

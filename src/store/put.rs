@@ -2,20 +2,22 @@
 //!
 //! Whatever fails on the way, a panic too, drops the [`Writing`]: the key is free again, the space comes back, and nobody has seen
 //! anything. A batch does each step for all of its elements before the next, and publishes at the end, the head first. Its elements are
-//! reserved until then, so no element can be evicted for another.
+//! reserved until then, so no element can be evicted for another; but a policy that may let newcomers go soon has a batch that is larger
+//! than it lets them stay put in parts ([`evict::Policies::batch_units`]).
 
 use std::ops::ControlFlow;
 
 use crate::error::{Error, Result};
 use crate::event;
-use crate::evict;
+use crate::evict::{self, Turn};
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::State;
-use crate::segment::Segment;
+use crate::segment::allocator::UNIT;
 use crate::segment::buffers::{Buffers, list_of};
 use crate::segment::device::Direction;
 use crate::segment::transfer::Transfer;
+use crate::segment::{Medium, Segment};
 use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
@@ -24,6 +26,19 @@ use super::place::PutOptions;
 
 /// Copies of at least this many bytes are always timed: next to them two looks at the clock, 100 ns on some virtual machines, are nothing.
 const TIMED_BYTES: u64 = 1 << 20;
+
+/// How much smaller the parts of a large batch are than its first.
+const PARTS_AFTER_THE_FIRST: u64 = 8;
+
+/// A part of a batch.
+struct Part {
+    /// The batch's.
+    stamp: u64,
+    /// The element that it begins with.
+    begin: usize,
+    /// Units that it may have, and may pass with its last element.
+    most: u64,
+}
 
 /// An object that is being written: its key is taken, its memory is this call's. Dropped, it never was.
 pub(crate) struct Writing<'s> {
@@ -57,7 +72,7 @@ impl Store {
         span.good();
 
         let span = self.tracer.begin(Tracepoint::Update, Timing::Sampled);
-        writing.publish(self.clock.stamp_of_put(), 0)?;
+        writing.publish(Turn::alone(self.clock.stamp_of_put()))?;
         span.good();
         self.count(Counter::PutBytes, size);
         Ok(())
@@ -73,16 +88,61 @@ impl Store {
         let mut writings = list_of(results.len(), || None)?;
         results.fill(0);
         self.clock.follow();
-        let stamp = self.clock.stamp_of_put();
+        let mut part = Part {
+            stamp: self.clock.stamp_of_put(),
+            begin: 0,
+            most: self.batch_units(options.medium),
+        };
+        while part.begin < results.len() {
+            part.begin = self.put_part(&part, &element, options, &mut writings, results);
+            part.most = (part.most / PARTS_AFTER_THE_FIRST).max(1);
+        }
+        Ok(())
+    }
+
+    /// Units that a batch has on its way at once.
+    fn batch_units(&self, medium: Option<Medium>) -> u64 {
+        let medium = medium.unwrap_or_else(|| self.default_medium());
+        let segments = self.segments.open().map(|registered| &registered.segment);
+        let units = |segment: &Segment| self.policies.batch_units(segment.capacity / UNIT);
+        let of_medium = segments.filter(|segment| segment.medium == medium).map(units);
+        of_medium.min().unwrap_or(u64::MAX)
+    }
+
+    /// Puts a part of a batch; where the next begins.
+    fn put_part<'s, 'a>(
+        &'s self,
+        part: &Part,
+        element: impl Fn(usize) -> Result<(Key<'a>, Buffers<'a>)>,
+        options: &PutOptions<'_>,
+        writings: &mut [Option<(Writing<'s>, Buffers<'a>)>],
+        results: &mut [i32],
+    ) -> usize {
+        let Part { stamp, begin, most } = *part;
+        let count = results.len();
 
         let span = self.tracer.begin(Tracepoint::BatchPut, Timing::Always);
-        let _: ControlFlow<()> = self.each_hashed(results.len(), element, |number, hashed| {
-            let begun = hashed.and_then(|Hashed { key, hash, rest }| {
-                Ok((self.begin_writing(&key, hash, rest.total(), options, false)?, rest))
-            });
-            writings[number] = self.note(begun, &mut results[number]);
-            ControlFlow::Continue(())
-        });
+        let (mut end, mut units) = (begin, 0);
+        let _ = self.each_hashed(
+            count - begin,
+            |number| element(begin + number),
+            |_, hashed| {
+                let begun = hashed.and_then(|Hashed { key, hash, rest }| {
+                    Ok((self.begin_writing(&key, hash, rest.total(), options, false)?, rest))
+                });
+                if let Ok((_, buffers)) = &begun {
+                    units += Segment::units_for(buffers.total());
+                }
+                writings[end] = self.note(begun, &mut results[end]);
+                end += 1;
+                match units < most {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                }
+            },
+        );
+        let part = begin..end;
+        let (writings, results) = (&mut writings[part.clone()], &mut results[part]);
         writings.iter().flatten().for_each(|(writing, _)| writing.settle());
         span.good();
 
@@ -106,18 +166,18 @@ impl Store {
 
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
         let mut bytes = 0;
-        for (number, writing) in writings.into_iter().enumerate() {
-            let Some((writing, buffers)) = writing else { continue };
-            if self
-                .note(writing.publish(stamp, number), &mut results[number])
-                .is_some()
-            {
+        for (number, (writing, result)) in writings.iter_mut().zip(results).enumerate() {
+            let Some((writing, buffers)) = writing.take() else {
+                continue;
+            };
+            let published = writing.publish(Turn::in_batch(stamp, begin + number, count));
+            if self.note(published, result).is_some() {
                 bytes += buffers.total();
             }
         }
         span.good();
         self.count(Counter::PutBytes, bytes);
-        Ok(())
+        end
     }
 
     /// Takes the key and finds room for every copy. `is_last`: the caller wants no more room after this, so others may wait for it to be
@@ -215,16 +275,19 @@ impl<'s> Writing<'s> {
     }
 
     /// Makes the object readable. The copies enter their segments' order first: from then on eviction meets them.
-    pub(super) fn publish(self, stamp: u64, position: usize) -> Result<()> {
+    pub(super) fn publish(self, turn: Turn) -> Result<()> {
         let (store, slot) = (self.store, self.slot);
         let object = store.objects.get(slot);
         let copies = object.life().copies();
-        let place = evict::place(stamp, position);
-        object.touch(place);
+        let place = evict::place(turn.stamp, turn.position);
         if store.segment_of(slot, 0).0.segment.device().is_some() {
             object.set_of_device();
         }
-        (0..copies).try_for_each(|copy| store.enlist(slot, copy, place))?;
+        let mut kind = None;
+        for copy in 0..copies {
+            kind = Some(store.enlist(slot, copy, place, turn.is_end, kind)?);
+        }
+        object.set_used(place, kind.map_or(0, |kind| kind as u8));
         self.keep();
         // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.
         for copy in 0..copies {

@@ -147,7 +147,7 @@ impl Store {
         let handle = blob.handle();
         let is_free = retire(blob.count)?;
         if let Some(handle) = handle {
-            policy.remove(Handle(handle));
+            policy.remove(Handle(handle), self.objects.get(slot).used());
             blob.forget_handle(handle);
         }
         Some(is_free)

@@ -126,9 +126,9 @@ impl Store {
                 return Err(Error::NoSpace("the extent is another's".into()));
             }
             self.objects.set_checksum(slot, checksum);
-            self.objects.get(slot).touch(place);
             self.objects.install(slot, 0, segment.number, unit, true);
-            self.enlist(slot, 0, place)?;
+            let kind = self.enlist(slot, 0, place, false, None)?;
+            self.objects.get(slot).set_used(place, kind as u8);
             shard.insert(slot, |other| self.objects.get(other).hash())
         });
         if let Err(error) = made {

@@ -72,7 +72,8 @@ class Store(Batches, InPlace):
         never) and ends (80). `http_token`: what a client of the admin port must show. `config_path`: a file of `key = value` lines for what
         is not set here. `log_level`: as for `set_log_level`. `huge_pages` (on), `prefault` (off; touches every page now), `memory` ("private", or "memfd"),
         `numa_node`: how the segment is mapped. `eviction`: what goes first when there is no room; "prefix" (the default): what was
-        not used for longest, and of one batch the tail before the head. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
+        not used for longest, and of one batch the tail before the head; "adaptive": what is the least likely to be used again soon, by what has
+        become of others like it. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
         system's monotonic clock. It is called inside of puts, gets, leases and queries by the thread whose call it is, and must not use the
         store; what it raises goes to `sys.excepthook`, and time stands still for that call.
         `ssd`, `ssd_size`: the file of an SSD segment, which is made or has its size already, and its bytes;
@@ -99,7 +100,7 @@ class Store(Batches, InPlace):
         config.memory = 0 if memory is None else _native.MEMORY[memory]
         config.numa_node = 0 if numa_node is None else numa_node + 1
         if eviction is not None and eviction not in _native.EVICTION:
-            raise InvalidParam(f'eviction {eviction!r}: must be "prefix"')
+            raise InvalidParam(f'eviction {eviction!r}: must be "prefix" or "adaptive"')
         config.eviction = 0 if eviction is None else _native.EVICTION[eviction]
         if clock is not None:
             # Kept for as long as the library may call it.

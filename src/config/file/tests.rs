@@ -451,7 +451,7 @@ fn every_wrong_value_is_an_error_with_file_line_and_key() {
         ("mmc.huge_pages", "maybe", "must be true or false"),
         ("mmc.prefault", "", "must be true or false"),
         ("mmc.memory", "shared", "must be private or memfd"),
-        ("mmc.eviction", "lru", "must be prefix"),
+        ("mmc.eviction", "lru", "must be prefix or adaptive"),
         ("mmc.numa_node", "1024", "must be 0 to 1023"),
         ("ock.mmc.local_service.dram.size", "1025GB", "must be at most 1TB"),
         ("ock.mmc.evict_threshold_high", "101", "must be 1 to 100"),

@@ -1,16 +1,27 @@
-use super::super::place;
+use super::super::{Arrival, place};
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn insert_all<const FULL: usize>(order: &mut Order<FULL>, places: impl IntoIterator<Item = u64>) {
+fn arrival(id: u32, place: u64) -> Arrival {
+    Arrival {
+        id: Id(id),
+        key: id.into(),
+        units: 1,
+        place,
+        is_end: false,
+        kind: None,
+    }
+}
+
+fn insert_all<const FULL: usize>(order: &mut Recency<FULL>, places: impl IntoIterator<Item = u64>) {
     for (i, place) in places.into_iter().enumerate() {
-        order.insert(Id(i as u32), i as u64, 1, place).unwrap();
+        order.insert(arrival(i as u32, place)).unwrap();
     }
 }
 
 /// Ids in the order in which they go when nothing was used since it was put.
-fn drain<const FULL: usize>(order: &mut Order<FULL>) -> Vec<u32> {
+fn drain<const FULL: usize>(order: &mut Recency<FULL>) -> Vec<u32> {
     std::iter::from_fn(|| order.evict(0, &mut |_| Standing::Evictable { place: 0 }))
         .map(|victim| victim.id.0)
         .collect()
@@ -31,7 +42,7 @@ fn a_chain_that_was_held_is_still_eaten_from_its_tail() {
     let mut order = Prefix::new().unwrap();
     insert_all(&mut order, (0..100).map(|position| place(1, position)));
     assert_eq!(order.evict(place(9, 0), &mut |_| Standing::Held), None);
-    order.insert(Id(100), 100, 1, place(5, 0)).unwrap();
+    order.insert(arrival(100, place(5, 0))).unwrap();
     assert!(
         drain(&mut order)
             .into_iter()
@@ -74,15 +85,15 @@ fn a_split_beside_crowded_places_leaves_no_small_buckets() {
     let lower_part = ([10, 10, 10, 10, 20, 20, 20, 20, 60, 70, 70, 70, 80], 5..8, 70);
     let upper_part = ([10, 10, 10, 10, 20, 20, 20, 60, 70, 70, 70, 70, 70], 8..12, 20);
     for (places, removed, crowded) in [lower_part, upper_part] {
-        let mut order = Order::<4>::new().unwrap();
-        let handles = places.map(|place| order.insert(Id(0), 0, 1, place).unwrap());
+        let mut order = Recency::<4>::new().unwrap();
+        let handles = places.map(|place| order.insert(arrival(0, place)).unwrap().0);
         order.validate();
         for handle in &handles[removed] {
-            order.remove(*handle);
+            order.remove(*handle, 0);
         }
         order.validate();
         for _ in 0..4 {
-            order.insert(Id(0), 0, 1, crowded).unwrap();
+            order.insert(arrival(0, crowded)).unwrap();
             order.validate();
         }
     }
@@ -138,12 +149,12 @@ fn no_call_touches_more_than_ten_thousand_entries_at_a_million() {
     for (name, place_of) in patterns {
         let mut order = Prefix::new().unwrap();
         let inserting = costliest(&mut order, ENTRIES, |order, i| {
-            order.insert(Id(i as u32), i, 1, place_of(i)).unwrap();
+            order.insert(arrival(i as u32, place_of(i))).unwrap();
         });
         order.validate();
         let slots: Vec<u64> = (0..ENTRIES).filter(|i| scatter(*i) % 10 == 0).collect();
         let removing = costliest(&mut order, slots.len() as u64, |order, i| {
-            order.remove(Handle(slots[i as usize] as u32));
+            order.remove(Handle(slots[i as usize] as u32), 0);
         });
         order.validate();
         // One in four was used since it was put, so that most calls move some entries before they find a victim.
@@ -209,7 +220,7 @@ proptest! {
     /// With buckets of four, so that short runs open, split and join many.
     #[test]
     fn the_victim_is_always_the_entry_with_the_oldest_use(steps in steps()) {
-        let mut order = Order::<4>::new().unwrap();
+        let mut order = Recency::<4>::new().unwrap();
         let mut model: HashMap<u32, Known> = HashMap::new();
         let mut next_id = 0;
         for step in steps {
@@ -220,12 +231,12 @@ proptest! {
             };
             match step {
                 Step::Insert(place) => {
-                    let handle = order.insert(Id(next_id), next_id.into(), 1, place).unwrap();
+                    let (handle, _) = order.insert(arrival(next_id, place)).unwrap();
                     model.insert(next_id, Known { handle, ordered: place, place, held: false });
                     next_id += 1;
                 }
                 Step::Remove(n) => if let Some(id) = nth(&model, n) {
-                    order.remove(model.remove(&id).unwrap().handle);
+                    order.remove(model.remove(&id).unwrap().handle, 0);
                 },
                 Step::Hit(n, place) => if let Some(id) = nth(&model, n) {
                     let known = model.get_mut(&id).unwrap();
