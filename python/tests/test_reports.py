@@ -149,6 +149,8 @@ def test_all_of_the_header_is_reachable() -> None:
     """Every function of the library has a prototype here, and every prototype is called somewhere."""
     package = Path(mmc.__file__).parent
     exported = set(Path(__file__).parents[2].joinpath("tests", "symbols.txt").read_text(encoding="utf-8").split())
+    # What programs call that were built before the config grew; the header has another function behind that name.
+    exported.remove("mmc_config_init")
     assert set(_native.PROTOTYPES) == exported
     sources = "".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
     unused = [name for name in exported if not re.search(rf"library\.{name}\b|\"{name}\"\)", sources)]
