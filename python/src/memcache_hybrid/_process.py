@@ -142,7 +142,8 @@ class Process:
 
     def give_up_overdue(self, store: mmc.Store) -> bool:
         """Gives up the reservations whose term is over; whether there were any."""
-        now = time.monotonic()
+        # The library counts whole milliseconds, so by its clock it may have been over for one already.
+        now = time.monotonic() + 0.001
         with self._lock:
             self._require_open(store)
             # Terms may differ, so all are looked at: as many as are being written at this moment, and those that were forgotten.
