@@ -20,7 +20,7 @@ const GUESS_USES: f64 = 1.0;
 /// Weight of what is known of the family, in uses of objects.
 const FAMILY_USES: f64 = 32.0;
 /// Weight of the smoothed chances, in uses of chains.
-const SMOOTH_CHAINS: f64 = 40.0;
+const SMOOTH_CHAINS: f64 = 20.0;
 /// Bins to either side that smoothing takes in.
 const SMOOTH_BINS: usize = 8;
 
