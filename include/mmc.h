@@ -753,7 +753,8 @@ int32_t mmc_list_keys(struct mmc_store *store,
 //
 // `keys`, `data`, `sizes`: arrays of `count` elements, borrowed for the call; at most 16384. `options`: for all of them. `flags`: 0.
 // `results`: an array of `count` codes, as mmc_put returns them. No element is evicted to make room for another of the same batch, and
-// all become readable at the end, the first first. Else as mmc_put. Since 0.1.
+// all become readable at the end, the first first. With MMC_EVICTION_ADAPTIVE a batch of more than a hundredth of its segment is put in
+// parts, each so: what earlier parts have put may go for later ones. Else as mmc_put. Since 0.1.
 int32_t mmc_batch_put(struct mmc_store *store,
                       const struct mmc_key *keys,
                       size_t count,
