@@ -290,7 +290,7 @@ typedef struct mmc_config {
     uint64_t ssd_size;
     // Bytes a second that are moved between media in the background, at most. Default: as fast as it goes.
     uint64_t move_rate;
-    // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    // MMC_EVICTION_*: what goes first when there is no room. Default adaptive.
     uint32_t eviction;
     // MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
     // the bytes of every put and every get. Default off.
@@ -753,8 +753,8 @@ int32_t mmc_list_keys(struct mmc_store *store,
 //
 // `keys`, `data`, `sizes`: arrays of `count` elements, borrowed for the call; at most 16384. `options`: for all of them. `flags`: 0.
 // `results`: an array of `count` codes, as mmc_put returns them. No element is evicted to make room for another of the same batch, and
-// all become readable at the end, the first first. With MMC_EVICTION_ADAPTIVE a batch of more than a hundredth of its segment is put in
-// parts, each so: what earlier parts have put may go for later ones. Else as mmc_put. Since 0.1.
+// all become readable at the end, the first first. With MMC_EVICTION_ADAPTIVE a batch of more than a hundredth of its segment, for
+// which there is no room, is put in parts, each so: what earlier parts have put may go for later ones. Else as mmc_put. Since 0.1.
 int32_t mmc_batch_put(struct mmc_store *store,
                       const struct mmc_key *keys,
                       size_t count,

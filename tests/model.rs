@@ -222,6 +222,8 @@ struct Place {
 
 struct Model {
     store: Store,
+    /// MMC_EVICTION_*.
+    eviction: u32,
     places: Vec<Place>,
     objects: BTreeMap<u8, Object>,
     reservations: Vec<Token>,
@@ -244,7 +246,7 @@ fn rounded(size: usize) -> u64 {
 type Extent = (u64, u64, bool);
 
 impl Model {
-    fn new(capacities: &[u64]) -> Model {
+    fn new(capacities: &[u64], eviction: u32) -> Model {
         let memory = vec![HostMemory::new(capacities[1]), HostMemory::new(capacities[3])];
         let devices = vec![
             Device::new(0x70_0000_0000, capacities[2]),
@@ -270,7 +272,14 @@ impl Model {
             ssd(2, capacities[7], &files[1]),
         ];
         let mut model = Model {
-            store: Store::empty(),
+            store: Store::open(&mmc_config {
+                dram_size: MMC_NO_DRAM,
+                watermark_high: 100,
+                eviction,
+                ..config()
+            })
+            .unwrap(),
+            eviction,
             places: options
                 .into_iter()
                 .map(|options| Place { options, address: None })
@@ -453,8 +462,9 @@ impl Model {
         for ((key, size), code) in keys.iter().zip(&codes) {
             let is_taken = self.objects.contains_key(key) || self.is_reserved(*key) || seen.contains(key);
             let allowed = if is_taken {
-                // What was there may have been evicted for an element before.
-                let may_go = total > 0 && !seen.contains(key) && !self.is_reserved(*key);
+                // What was there may have been evicted for an element before; what the batch itself has put, by `adaptive` only.
+                let is_its_own = seen.contains(key) && self.eviction == MMC_EVICTION_PREFIX;
+                let may_go = total > 0 && !is_its_own && !self.is_reserved(*key);
                 if may_go {
                     vec![MMC_ERR_EXISTS, MMC_OK, MMC_ERR_NO_SPACE]
                 } else {
@@ -636,6 +646,18 @@ impl Model {
         });
     }
 
+    /// How many of these copies of an object that a batch has put are there: `adaptive` may have let some go for what the batch put later.
+    fn replicas_left(&self, key: u8, replicas: u32) -> Option<u32> {
+        if self.eviction == MMC_EVICTION_PREFIX {
+            return Some(replicas);
+        }
+        match self.store.query(&name(key), MMC_PEEK) {
+            Ok(info) => Some(copies_of(&info).len() as u32),
+            Err(MMC_ERR_NOT_FOUND) => None,
+            Err(code) => panic!("query of {key}: {code}"),
+        }
+    }
+
     /// Takes up an object that was just put.
     fn note_put(&mut self, key: u8, seed: u64, size: usize, replicas: u32) {
         let info = self.store.query(&name(key), MMC_PEEK).unwrap();
@@ -697,9 +719,16 @@ impl Model {
                         model.store.batch_putv(&strings(&names), &data, Some(options)).unwrap()
                     }
                 });
-                for (((key, size), seed), is_done) in keys.iter().zip(seeds).zip(done) {
-                    if is_done {
-                        self.note_put(*key, seed, *size, options.replicas);
+                // Of a key that was put, evicted and put again, the last.
+                let put: BTreeMap<u8, (usize, u64)> = keys
+                    .iter()
+                    .zip(seeds)
+                    .zip(done)
+                    .filter_map(|(((key, size), seed), is_done)| is_done.then_some((*key, (*size, seed))))
+                    .collect();
+                for (key, (size, seed)) in put {
+                    if let Some(replicas) = self.replicas_left(key, options.replicas) {
+                        self.note_put(key, seed, size, replicas);
                     }
                 }
             }
@@ -1257,9 +1286,14 @@ fn check_pin(pin: &Token) {
     }
 }
 
-fn run(capacities: &[u64], steps: &[Step]) {
+fn run(capacities: &[u64], is_adaptive: bool, steps: &[Step]) {
     let capacities: Vec<u64> = capacities.iter().map(|pages| pages * UNIT).collect();
-    let mut model = Model::new(&capacities);
+    let eviction = if is_adaptive {
+        MMC_EVICTION_ADAPTIVE
+    } else {
+        MMC_EVICTION_PREFIX
+    };
+    let mut model = Model::new(&capacities, eviction);
     for (number, step) in steps.iter().enumerate() {
         model.apply(step);
         model.check();
@@ -1283,15 +1317,20 @@ proptest! {
     #![proptest_config(cases(200))]
 
     #[test]
-    fn the_store_does_what_a_map_does(capacities in vec(16u64..800, 8), steps in vec(steps(), 1..100)) {
-        run(&capacities, &steps);
+    fn the_store_does_what_a_map_does(
+        capacities in vec(16u64..800, 8),
+        is_adaptive: bool,
+        steps in vec(steps(), 1..100),
+    ) {
+        run(&capacities, is_adaptive, &steps);
     }
 
     #[test]
     fn so_does_one_whose_segments_are_hardly_larger_than_its_objects(
         capacities in vec(1u64..12, 8),
+        is_adaptive: bool,
         steps in vec(steps(), 1..100),
     ) {
-        run(&capacities, &steps);
+        run(&capacities, is_adaptive, &steps);
     }
 }

@@ -8,7 +8,7 @@ mod trace;
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use mmc::ffi::types::MMC_EVICTION_PREFIX;
+use mmc::ffi::types::{MMC_EVICTION_ADAPTIVE, MMC_EVICTION_PREFIX};
 use trace::Trace;
 
 /// How far a figure may be from the model's.
@@ -69,6 +69,21 @@ fn prefix_hits_on_a_real_trace_what_its_model_hits() {
         assert!(
             (store - model).abs() <= TOLERANCE,
             "{percent} %: {store:.4}, and the model {model:.4}"
+        );
+    }
+}
+
+#[test]
+fn adaptive_hits_nearly_twice_what_prefix_hits_where_the_pool_is_small_and_more_where_it_is_not() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/data/conversation-3000.kvt.gz");
+    let trace = Trace::read(&path, 3000);
+    // `prefix` hits .042 and .216 there.
+    for (percent, least) in [(2, 0.077), (20, 0.237)] {
+        let hits = replay::replay(&trace, trace.share(percent), MMC_EVICTION_ADAPTIVE);
+        let ratio = hits as f64 / trace.references as f64;
+        assert!(
+            ratio >= least - TOLERANCE,
+            "{percent} %: {ratio:.4}, and {least} before"
         );
     }
 }

@@ -132,8 +132,8 @@ unsafe fn keys_at<'a>(keys: *const mmc_key, count: usize) -> Result<impl Fn(usiz
 ///
 /// `keys`, `data`, `sizes`: arrays of `count` elements, borrowed for the call; at most 16384. `options`: for all of them. `flags`: 0.
 /// `results`: an array of `count` codes, as mmc_put returns them. No element is evicted to make room for another of the same batch, and
-/// all become readable at the end, the first first. With MMC_EVICTION_ADAPTIVE a batch of more than a hundredth of its segment is put in
-/// parts, each so: what earlier parts have put may go for later ones. Else as mmc_put. Since 0.1.
+/// all become readable at the end, the first first. With MMC_EVICTION_ADAPTIVE a batch of more than a hundredth of its segment, for
+/// which there is no room, is put in parts, each so: what earlier parts have put may go for later ones. Else as mmc_put. Since 0.1.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_batch_put(
     store: *mut mmc_store,

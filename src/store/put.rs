@@ -3,7 +3,7 @@
 //! Whatever fails on the way, a panic too, drops the [`Writing`]: the key is free again, the space comes back, and nobody has seen
 //! anything. A batch does each step for all of its elements before the next, and publishes at the end, the head first. Its elements are
 //! reserved until then, so no element can be evicted for another; but a policy that may let newcomers go soon has a batch that is larger
-//! than it lets them stay put in parts ([`evict::Policies::batch_units`]).
+//! than it lets them stay, and than there is room, put in parts ([`evict::Policies::batch_units`]).
 
 use std::ops::ControlFlow;
 
@@ -13,11 +13,11 @@ use crate::evict::{self, Turn};
 use crate::key::Key;
 use crate::metrics::Counter;
 use crate::object::State;
+use crate::segment::Segment;
 use crate::segment::allocator::UNIT;
 use crate::segment::buffers::{Buffers, list_of};
 use crate::segment::device::Direction;
 use crate::segment::transfer::Transfer;
-use crate::segment::{Medium, Segment};
 use crate::trace::{Timing, Tracepoint};
 
 use super::Store;
@@ -88,25 +88,28 @@ impl Store {
         let mut writings = list_of(results.len(), || None)?;
         results.fill(0);
         self.clock.follow();
-        let mut part = Part {
-            stamp: self.clock.stamp_of_put(),
-            begin: 0,
-            most: self.batch_units(options.medium),
-        };
-        while part.begin < results.len() {
-            part.begin = self.put_part(&part, &element, options, &mut writings, results);
-            part.most = (part.most / PARTS_AFTER_THE_FIRST).max(1);
+        let stamp = self.clock.stamp_of_put();
+        let mut begin = 0;
+        while begin < results.len() {
+            let most = self.part_units(options, begin == 0);
+            begin = self.put_part(&Part { stamp, begin, most }, &element, options, &mut writings, results);
         }
         Ok(())
     }
 
-    /// Units that a batch has on its way at once.
-    fn batch_units(&self, medium: Option<Medium>) -> u64 {
-        let medium = medium.unwrap_or_else(|| self.default_medium());
+    /// Units of a batch that are on their way at once: all for which there is room, or as many as the policy lets newcomers stay for.
+    fn part_units(&self, options: &PutOptions<'_>, is_first: bool) -> u64 {
+        let medium = options.medium.unwrap_or_else(|| self.default_medium());
         let segments = self.segments.open().map(|registered| &registered.segment);
-        let units = |segment: &Segment| self.policies.batch_units(segment.capacity / UNIT);
-        let of_medium = segments.filter(|segment| segment.medium == medium).map(units);
-        of_medium.min().unwrap_or(u64::MAX)
+        let (mut least, mut room) = (u64::MAX, 0);
+        for segment in segments.filter(|segment| segment.medium == medium) {
+            least = least.min(self.policies.batch_units(segment.capacity / UNIT));
+            room += segment.capacity.saturating_sub(segment.allocated()) / UNIT;
+        }
+        if !is_first && least < u64::MAX {
+            least = (least / PARTS_AFTER_THE_FIRST).max(1);
+        }
+        least.max(room / options.replicas.max(1) as u64)
     }
 
     /// Puts a part of a batch; where the next begins.
