@@ -115,9 +115,9 @@ pub enum Memory {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Eviction {
     /// Least recently used over batches, each chain eaten from its tail.
-    #[default]
     Prefix,
     /// What is the least likely to be used again soon, by what has become of others like it.
+    #[default]
     Adaptive,
 }
 

@@ -80,7 +80,14 @@ fn faults() -> u64 {
 /// Faults of writing all of a segment's memory once more by puts, with a child alive that was forked before.
 fn faults_of_puts_beside_a_child(segment: &mmc_segment_options) -> u64 {
     const OBJECT: usize = 64 << 10;
-    let store = Store::empty();
+    // So that each round writes to all of the memory.
+    let store = Store::open(&mmc_config {
+        dram_size: MMC_NO_DRAM,
+        watermark_high: 100,
+        eviction: MMC_EVICTION_PREFIX,
+        ..config()
+    })
+    .unwrap();
     store.register(segment).unwrap();
     let objects = segment.capacity / OBJECT as u64;
     let mut round = 0;

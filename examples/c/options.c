@@ -20,7 +20,7 @@ static const char usage[] =
     "  --dram SIZE            bytes of the pool, all of them touched first (default 1GiB)\n"
     "  --blocks N             room for N blocks instead\n"
     "  --ssd FILE SIZE        an SSD segment of so many bytes, to which blocks move when the pool is full\n"
-    "  --policy NAME          which block goes first: prefix (the default) or adaptive\n"
+    "  --policy NAME          which block goes first: adaptive (the default) or prefix\n"
     "  --watermarks HIGH LOW  percent in use at which eviction starts and stops (default 90 80;\n"
     "                         with 100 100 the pool fills up)\n"
     "  --requests N           no more than the first N\n"

@@ -61,7 +61,7 @@ fn nothing_given_means_the_defaults() {
         prefault: false,
         memory: Memory::Private,
         numa_node: None,
-        eviction: Eviction::Prefix,
+        eviction: Eviction::Adaptive,
         ssd_path: None,
         ssd_size: 0,
         move_rate: 0,
@@ -199,7 +199,7 @@ const LAYERS: &[Layers] = &[
         caller: (|options| options.eviction = Some(Eviction::Prefix), "Prefix"),
         variable: None,
         file: ("mmc.eviction = prefix", "Prefix"),
-        default: "Prefix",
+        default: "Adaptive",
         read: |config| format!("{:?}", config.eviction),
     },
 ];

@@ -165,7 +165,7 @@ pub struct mmc_config {
     pub ssd_size: u64,
     /// Bytes a second that are moved between media in the background, at most. Default: as fast as it goes.
     pub move_rate: u64,
-    /// MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    /// MMC_EVICTION_*: what goes first when there is no room. Default adaptive.
     pub eviction: u32,
     /// MMC_ON or MMC_OFF: what is got from memory is compared with what was put, as what comes from SSD always is. Costs a pass over
     /// the bytes of every put and every get. Default off.

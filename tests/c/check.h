@@ -154,10 +154,11 @@ MAYBE mmc_config config_of(uint64_t dram_size) {
     return config;
 }
 
-// A store with one DRAM segment and eviction by puts only, so that what goes when is known.
+// A store with one DRAM segment, the policy of exact order and eviction by puts only, so that what goes when is known.
 MAYBE mmc_store *open_store(uint64_t dram_size) {
     mmc_config config = config_of(dram_size);
     config.watermark_high = 100;
+    config.eviction = MMC_EVICTION_PREFIX;
     mmc_store *store = NULL;
     CHECK_OK(mmc_init(&config, &store));
     return store;

@@ -71,9 +71,9 @@ class Store(Batches, InPlace):
         `rank`: 0 to 65535, of the segment. `watermark_high`, `watermark_low`: percent of a segment in use at which eviction in the background begins (90; 100 is
         never) and ends (80). `http_token`: what a client of the admin port must show. `config_path`: a file of `key = value` lines for what
         is not set here. `log_level`: as for `set_log_level`. `huge_pages` (on), `prefault` (off; touches every page now), `memory` ("private", or "memfd"),
-        `numa_node`: how the segment is mapped. `eviction`: what goes first when there is no room; "prefix" (the default): what was
-        not used for longest, and of one batch the tail before the head; "adaptive": what is the least likely to be used again soon, by what has
-        become of others like it. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
+        `numa_node`: how the segment is mapped. `eviction`: what goes first when there is no room; "adaptive" (the default): what is
+        the least likely to be used again soon, by what has become of others like it; "prefix": what was not used for longest, and of one batch
+        the tail before the head. `clock`: tells the time in nanoseconds, from any beginning, for leases, terms and eviction, instead of the
         system's monotonic clock. It is called inside of puts, gets, leases and queries by the thread whose call it is, and must not use the
         store; what it raises goes to `sys.excepthook`, and time stands still for that call.
         `ssd`, `ssd_size`: the file of an SSD segment, which is made or has its size already, and its bytes;
