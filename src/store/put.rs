@@ -292,11 +292,11 @@ impl<'s> Writing<'s> {
         }
         object.set_used(place, kind.map_or(0, |kind| kind as u8));
         self.keep();
-        // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.
         for copy in 0..copies {
             let (registered, unit) = store.segment_of(slot, copy);
             store.note_written(slot, &registered.segment, unit);
         }
+        // A listener must hear of the object before it hears that it is gone again, so both happen under the shard's lock.
         let shard = store.events.are_wanted().then(|| store.index.lock(object.hash()));
         let key = shard.as_ref().and_then(|_| store.key_to_announce(slot));
         (0..copies).for_each(|copy| store.objects.blob(slot, copy).count.publish());

@@ -94,10 +94,7 @@ impl Store {
 
     /// As [`Store::retire_copy`], held or not: its holders keep the memory.
     pub(super) fn retire_held_copy(&self, named: &NamedCopy) -> Option<RetiredCopy> {
-        self.retire_copy_if(named, |count| {
-            // Under the shard's lock nobody else retires it.
-            count.is_live(named.generation).then(|| count.retire())
-        })
+        self.retire_copy_if(named, |count| Some(count.retire()))
     }
 
     fn retire_copy_if(&self, named: &NamedCopy, retire: impl FnOnce(&Count) -> Option<bool>) -> Option<RetiredCopy> {
@@ -109,18 +106,24 @@ impl Store {
         } = *named;
         let object = self.objects.get(slot);
         let mut shard = self.index.lock(object.hash());
-        let life = object.life();
-        // The slot may be another object's by now, whose shard this is or is not; and the copy's number another copy's.
+        let (life, blob) = (object.life(), self.objects.blob(slot, copy));
+        // The slot may be another object's by now, whose shard this is or is not; and the copy's number another copy's. Of a readable
+        // object nobody else retires a copy under the shard's lock, so one that is live stays it.
         let is_it = life.generation() == generation
             && life.state() == State::Readable
-            && self.objects.blob(slot, copy).place() == place;
+            && blob.place() == place
+            && blob.count.is_live(generation);
         if !is_it {
             return None;
         }
         let has_others =
             (0..life.copies()).any(|other| other != copy && self.objects.blob(slot, other).count.is_live(generation));
-        let is_free = self.retire_listed(slot, copy, retire)?;
+        // Once it is retired its last reader may give the extent back.
         self.note_gone(place);
+        let Some(is_free) = self.retire_listed(slot, copy, retire) else {
+            self.note_written(slot, &self.segments.get(place.0).segment, place.1);
+            return None;
+        };
         let key = self.key_to_announce(slot);
         if !has_others {
             object.set_state(State::Gone);
