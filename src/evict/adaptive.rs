@@ -217,12 +217,7 @@ impl<const FULL: usize> Policy for Learned<FULL> {
         lists.put = arrived;
         let learner = &mut *locked(&self.learner);
         learner.pass(tick_of_place(place));
-        let kind = learner.arrive(
-            key,
-            stamp_of(place),
-            kind.unwrap_or(Kind::of_new(is_end)),
-            kind.is_some(),
-        );
+        let kind = learner.arrive(key, stamp_of(place), is_end, kind);
         lists.entries[slot].mark.kind = kind;
         lists.young.push(&mut lists.entries, slot);
         Ok((Handle(slot), kind))

@@ -183,10 +183,12 @@ impl Policies {
         })
     }
 
-    /// Hears of a use at place `now` of an object that has a copy on this medium, was of this kind, and was used last at `before`, in an
-    /// earlier tick. Takes no lock.
-    pub(crate) fn hear(&self, medium: Medium, kind: Kind, before: u64, now: u64) {
-        if let Policies::Adaptive(shared) = self {
+    /// Hears of a use at place `now` of an object of this kind, which was used last at `before`, in an earlier tick; `medium` says where, if
+    /// there is somebody who learns from it. Takes no lock.
+    pub(crate) fn hear(&self, medium: impl FnOnce() -> Option<Medium>, kind: Kind, before: u64, now: u64) {
+        if let Policies::Adaptive(shared) = self
+            && let Some(medium) = medium()
+        {
             shared[medium as usize].hear(kind, before, now);
         }
     }

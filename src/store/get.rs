@@ -210,15 +210,16 @@ impl Store {
     /// Tells the policies of the first use of an object in a tick.
     #[cold]
     fn hear_of_use(&self, slot: u32, kind: Kind, before: u64, place: u64) {
-        let life = self.objects.get(slot).life();
-        let named = Named {
-            slot,
-            generation: life.generation(),
+        // That of the copy that a get would read; of those that it may have read a moment ago none may be left.
+        let medium = || {
+            let life = self.objects.get(slot).life();
+            let named = Named {
+                slot,
+                generation: life.generation(),
+            };
+            self.live_copies(named, life).map(|copy| self.medium_of(&copy)).min()
         };
-        // The copy that a get would read; of those that it may have read a moment ago none may be left.
-        if let Some(medium) = self.live_copies(named, life).map(|copy| self.medium_of(&copy)).min() {
-            self.policies.hear(medium, kind, before, place);
-        }
+        self.policies.hear(medium, kind, before, place);
     }
 
     /// Finds an object, counts a reading of one of its copies, and notes the use.

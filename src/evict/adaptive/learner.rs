@@ -95,18 +95,18 @@ impl Learner {
         self.ranks.rank(kind, self.tick.saturating_sub(used))
     }
 
-    /// A copy has come, put or used with this stamp, whose object is of this kind unless it was let go before; the kind that it is of.
-    /// `is_known`: it is a copy of an object that is there.
-    pub fn arrive(&mut self, key: u64, stamp: u64, kind: Kind, is_known: bool) -> Kind {
+    /// A copy has come, put or used with this stamp; the kind that it is of. `known` is what its object was taken for before, if that is there.
+    pub fn arrive(&mut self, key: u64, stamp: u64, is_end: bool, known: Option<Kind>) -> Kind {
         self.copies += 1;
         let tick = tick_of(stamp);
         match self.ghosts.take(key) {
             None => {
+                let kind = known.unwrap_or(Kind::of_new(is_end));
                 self.lives[kind as usize].begin(tick, 1);
                 kind
             }
             // It was put back: its life goes on.
-            Some(ghost) if tick < ghost.used || (is_known && tick == ghost.used) => ghost.kind,
+            Some(ghost) if tick < ghost.used || (known.is_some() && tick == ghost.used) => ghost.kind,
             Some(ghost) => {
                 self.uses += 1.0;
                 if std::mem::replace(&mut self.last_return, stamp) != stamp {
