@@ -2,8 +2,9 @@
 //!
 //! Objects live in numbered slots ([`crate::slab`]). A slot's first line says what the object is and where its first copy lies, the
 //! second holds a key of up to 64 bytes; longer keys and further copies go to an extension. So a look-up touches a bucket and two
-//! lines, and an object costs 128 bytes here. One that only needs a checksum, as on SSD, has [`Notes`] instead. Both are their slot's for good: whoever comes late with a slot's number, and finds out
-//! afterwards that the object has gone, has meanwhile looked at, or counted himself into, that slot's own words and no other's.
+//! lines, and an object costs 128 bytes here. One that only needs a checksum, as on SSD, has [`Notes`] instead of an extension. Both are
+//! their slot's for good: whoever comes late with a slot's number, and finds out afterwards that the object has gone, has meanwhile
+//! looked at, or counted himself into, that slot's own words and no other's.
 //!
 //! **Reading without a lock.** The slot's [`Life`] is written last when an object is made and first when its slot is given up, so a reader
 //! that finds the same generation before and after comparing the key has compared that object's key. Whoever needs the bytes counts
@@ -18,11 +19,13 @@
 //! copy's memory is back.
 
 mod count;
+mod extension;
 mod life;
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub(crate) use count::{Attempt, Count};
+use extension::{Extension, Notes};
 use life::LifeWord;
 pub(crate) use life::{Life, State};
 
@@ -132,7 +135,7 @@ pub(crate) struct Object {
     used: AtomicU64,
     first: Copy,
     first_handle: AtomicU32,
-    /// Number + 1 of the extension; or, with [`IS_NOTES`], of the notes; 0 for neither yet.
+    /// Number + 1 of the extension; or of the notes ([`extension`]); 0 for neither yet.
     extension: AtomicU32,
     /// Number + 1 of the first lease. 0 in a free slot, too: a look-up that comes late walks the chain.
     pub(crate) list: AtomicU32,
@@ -149,51 +152,6 @@ unsafe impl Slot for Object {}
 impl Linked for Object {
     fn link(&self) -> &AtomicU32 {
         &self.outstanding
-    }
-}
-
-/// In [`Object::extension`].
-const IS_NOTES: u32 = 1 << 31;
-
-/// What is known of an object that is, or was, on a slow medium.
-#[repr(C, align(16))]
-struct Notes {
-    /// [`checksum`](crate::segment::disk::checksum) of the object's bytes, 0 while nobody has made it.
-    checksum: AtomicU64,
-    /// Uses of the object where it was slow: [`Objects::use_slow_copy`].
-    slow_uses: AtomicU8,
-    link: AtomicU32,
-}
-
-const _: () = assert!(size_of::<Notes>() == 16);
-
-// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 16.
-unsafe impl Slot for Notes {}
-
-impl Linked for Notes {
-    fn link(&self) -> &AtomicU32 {
-        &self.link
-    }
-}
-
-/// What does not fit a slot: the rest of a long key, the second to eighth copy, and what moves between media need.
-#[repr(C, align(64))]
-struct Extension {
-    key: [AtomicU64; (MAX_KEY_BYTES - INLINE_KEY_BYTES) / 8],
-    copies: [Copy; MAX_COPIES - 1],
-    handles: [AtomicU32; MAX_COPIES - 1],
-    link: AtomicU32,
-    notes: Notes,
-    /// Whether somebody moves the slot's object, or one that it had before. It is the mover's to take back.
-    is_moving: AtomicBool,
-}
-
-// SAFETY: atomics only: zeroed is valid, nothing to drop, alignment 64.
-unsafe impl Slot for Extension {}
-
-impl Linked for Extension {
-    fn link(&self) -> &AtomicU32 {
-        &self.link
     }
 }
 
@@ -376,37 +334,6 @@ impl Objects {
         (&extension.copies[copy - 1], &extension.handles[copy - 1])
     }
 
-    /// Gives a slot an extension if it has none yet. One caller at a time: its object's writer, or under the lock of the key's shard.
-    pub(crate) fn extend(&self, slot: u32) -> Result<()> {
-        let object = self.get(slot);
-        if self.extension(object).is_some() {
-            return Ok(());
-        }
-        let number = self.extensions.take()?;
-        if let Some(before) = self.notes(object) {
-            // They are left as they are, for who still reads them.
-            let notes = &self.extensions.get(number).notes;
-            notes
-                .checksum
-                .store(before.checksum.load(Ordering::Acquire), Ordering::Relaxed);
-            notes
-                .slow_uses
-                .store(before.slow_uses.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        object.extension.store(number + 1, Ordering::Release);
-        Ok(())
-    }
-
-    /// Gives a slot room for a checksum if it has none yet. As [`Objects::extend`], which does that too.
-    pub(crate) fn annotate(&self, slot: u32) -> Result<()> {
-        let object = self.get(slot);
-        if object.extension.load(Ordering::Relaxed) == 0 {
-            let number = self.notes.take()?;
-            object.extension.store((number + 1) | IS_NOTES, Ordering::Release);
-        }
-        Ok(())
-    }
-
     /// A number for one more copy of an object that has an extension. Under the lock of the key's shard.
     pub(crate) fn vacant_copy(&self, slot: u32) -> Option<usize> {
         (0..MAX_COPIES).find(|copy| self.blob(slot, *copy).is_vacant())
@@ -418,50 +345,6 @@ impl Objects {
         // In this order: who finds every other copy gone afterwards finds that the life has changed.
         self.blob(slot, copy).count.publish();
         object.life.set(object.life().with_copy(copy));
-    }
-
-    /// The checksum of the object's bytes, if somebody made it.
-    pub(crate) fn checksum(&self, slot: u32) -> Option<u64> {
-        let checksum = self.notes(self.get(slot))?.checksum.load(Ordering::Acquire);
-        (checksum != 0).then_some(checksum)
-    }
-
-    /// Remembers the checksum of the bytes of an object that has room for one.
-    pub(crate) fn set_checksum(&self, slot: u32, checksum: u64) {
-        if let Some(notes) = self.notes(self.get(slot)) {
-            notes.checksum.store(checksum, Ordering::Release);
-        }
-    }
-
-    /// Becomes the one that moves an object with an extension; false when somebody does already.
-    pub(crate) fn begin_move(&self, slot: u32) -> bool {
-        let extension = self.extension(self.get(slot));
-        extension.is_some_and(|extension| !extension.is_moving.swap(true, Ordering::AcqRel))
-    }
-
-    /// Ends what [`Objects::begin_move`] began.
-    pub(crate) fn end_move(&self, slot: u32) {
-        if let Some(extension) = self.extension(self.get(slot)) {
-            extension.is_moving.store(false, Ordering::Release);
-        }
-    }
-
-    /// Counts a use of an object that was slow; true for the one with which it should become faster: the second, and those after it when
-    /// nothing came of that ([`Objects::forget_slow_use`]).
-    pub(crate) fn use_slow_copy(&self, slot: u32) -> bool {
-        let Some(notes) = self.notes(self.get(slot)) else {
-            return false;
-        };
-        let next = |uses| (uses < 2).then_some(uses + 1);
-        let before = notes.slow_uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        before == Ok(1)
-    }
-
-    /// The next slow use should make it faster again.
-    pub(crate) fn forget_slow_use(&self, slot: u32) {
-        if let Some(notes) = self.notes(self.get(slot)) {
-            notes.slow_uses.store(1, Ordering::Relaxed);
-        }
     }
 
     /// Installs a copy, reserved or arriving: the slot stays until its memory is back.
@@ -548,21 +431,6 @@ impl Objects {
             self.slots.give_back(slot);
         } else {
             self.slots.give_back_to(&self.extended, slot);
-        }
-    }
-
-    fn extension(&self, object: &Object) -> Option<&Extension> {
-        let link = object.extension.load(Ordering::Acquire);
-        (link & IS_NOTES == 0)
-            .then(|| self.extensions.try_get(link.checked_sub(1)?))
-            .flatten()
-    }
-
-    fn notes(&self, object: &Object) -> Option<&Notes> {
-        let link = object.extension.load(Ordering::Acquire);
-        match link & IS_NOTES {
-            0 => Some(&self.extensions.try_get(link.checked_sub(1)?)?.notes),
-            _ => self.notes.try_get((link & !IS_NOTES) - 1),
         }
     }
 
