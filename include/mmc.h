@@ -128,9 +128,6 @@
 // A defect of the library, caught before it reached the host.
 #define MMC_ERR_INTERNAL -4006
 
-// Entries at which a bucket of several places is split.
-#define Order_SPLIT (2 * FULL)
-
 // The version of this interface. It grows when something is added; a library serves every header of its own or a lower one.
 #define MMC_ABI_VERSION 1
 

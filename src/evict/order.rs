@@ -52,7 +52,7 @@ struct Bucket {
 
 impl<const FULL: usize> Order<FULL> {
     /// Entries at which a bucket of several places is split.
-    pub const SPLIT: usize = 2 * FULL;
+    pub(super) const SPLIT: usize = 2 * FULL;
     /// Neighbours with no more than this are joined; far from `FULL`, or one entry that comes and goes would open and
     /// join a bucket each time.
     const JOIN: usize = FULL / 2;
