@@ -119,7 +119,7 @@
 // Not available here, or not yet.
 #define MMC_ERR_UNSUPPORTED -4003
 
-// The process that owns the pool has gone. Kept for stores of another process; a store of this process never returns it.
+// The process that owns the pool has gone, or its connection broke. Only stores of another process return it.
 #define MMC_ERR_DISCONNECTED -4004
 
 // An operating system call failed.
@@ -151,6 +151,9 @@
 
 // In `mmc_config.dram_size`: no DRAM segment at first.
 #define MMC_NO_DRAM UINT64_MAX
+
+// The rank of a process that brings no memory.
+#define MMC_NO_RANK UINT32_MAX
 
 // In a config: off.
 #define MMC_OFF 1
@@ -527,6 +530,8 @@ typedef struct mmc_statistics {
     uint64_t rotten_objects;
     // Objects dropped because the slower medium below them was too slow, full or failing.
     uint64_t spill_drops;
+    // Processes that are attached.
+    uint64_t attached;
 } mmc_statistics;
 
 // Something that happened to a key. Borrowed for the callback.
@@ -547,6 +552,28 @@ typedef struct mmc_event {
 // `count` 0 follows all that came before: `dropped` is how many were lost since then, so list the keys again. Else `dropped` is 0. It
 // may call the library, but not close the store nor set the event callback.
 typedef void (*mmc_event_callback)(void *context, const struct mmc_event *events, size_t count, uint64_t dropped);
+
+// How a process attaches to a store that another one has shared. All zero: as a client that brings no memory.
+typedef struct mmc_attach_options {
+    // sizeof(mmc_attach_options).
+    uint32_t struct_size;
+    // 1 + the rank of the memory that it brings. Default: the smallest that nobody has.
+    uint32_t rank;
+    // Bytes of DRAM that it brings to the pool, a multiple of 4096. The owner maps it, as a memfd; it serves all processes. Default: none.
+    uint64_t dram_size;
+    // Milliseconds to wait for an owner when there is none at the address. Default: it looks once only.
+    uint64_t wait_ms;
+    // Milliseconds after which a call to an owner that does not answer gives the connection up: MMC_ERR_DISCONNECTED. Default 60000.
+    uint64_t call_timeout_ms;
+    // MMC_ON or MMC_OFF, for what it brings: ask for huge pages. Default on.
+    uint32_t huge_pages;
+    // MMC_ON or MMC_OFF, for what it brings: touch every page now. Default off.
+    uint32_t prefault;
+    // 1 + the NUMA node to take what it brings from first. Default: no preference.
+    uint32_t numa_node;
+    // MMC_LOG_*: the process's level from then on. Default: as it is.
+    uint32_t log_level;
+} mmc_attach_options;
 
 #ifdef __cplusplus
 extern "C" {

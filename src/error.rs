@@ -55,6 +55,10 @@ pub enum Error {
     Io(Cow<'static, str>),
     /// The host's copy callback failed: the code that the caller gets, and what the callback returned.
     Callback(i32, i32),
+    /// The process that owns the pool has gone, or the connection to it broke.
+    Disconnected(Cow<'static, str>),
+    /// What the process that owns the pool has answered: its code and its sentence.
+    Remote(i32, Cow<'static, str>),
     /// A defect of the library, caught at the boundary.
     Internal(Cow<'static, str>),
 }
@@ -111,7 +115,7 @@ pub const MMC_ERR_FORKED: i32 = -4001;
 pub const MMC_ERR_BUSY: i32 = -4002;
 /// Not available here, or not yet.
 pub const MMC_ERR_UNSUPPORTED: i32 = -4003;
-/// The process that owns the pool has gone. Kept for stores of another process; a store of this process never returns it.
+/// The process that owns the pool has gone, or its connection broke. Only stores of another process return it.
 pub const MMC_ERR_DISCONNECTED: i32 = -4004;
 /// An operating system call failed.
 pub const MMC_ERR_IO: i32 = -4005;
@@ -169,7 +173,8 @@ impl Error {
             Error::Busy(_) => MMC_ERR_BUSY,
             Error::Unsupported(_) => MMC_ERR_UNSUPPORTED,
             Error::Io(_) => MMC_ERR_IO,
-            Error::Callback(code, _) => *code,
+            Error::Callback(code, _) | Error::Remote(code, _) => *code,
+            Error::Disconnected(_) => MMC_ERR_DISCONNECTED,
             Error::Internal(_) => MMC_ERR_INTERNAL,
         }
     }
@@ -186,7 +191,9 @@ impl fmt::Display for Error {
             | Error::State(what)
             | Error::Busy(what)
             | Error::Unsupported(what)
-            | Error::Io(what) => f.write_str(what),
+            | Error::Io(what)
+            | Error::Disconnected(what)
+            | Error::Remote(_, what) => f.write_str(what),
             Error::NotStarted => f.write_str("the store is not open: it was never opened or has been closed"),
             Error::Exists => f.write_str("the key is taken: an object has it, or a reservation holds it"),
             Error::NotFound => f.write_str("no readable object has this key"),
@@ -241,4 +248,21 @@ pub(crate) fn text_of(arguments: fmt::Arguments<'_>) -> Option<String> {
     let mut text = Growing(String::new());
     text.write_fmt(arguments).ok()?;
     Some(text.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_owner_of_the_pool_answers_is_passed_on_as_it_is() {
+        let answer = Error::Remote(MMC_ERR_NO_SPACE, "mmc_put: no room".into());
+        assert_eq!(
+            (answer.code(), answer.to_string().as_str()),
+            (MMC_ERR_NO_SPACE, "mmc_put: no room")
+        );
+        let gone = Error::Disconnected("unix:/run/mmc.sock: the owner has gone".into());
+        assert_eq!(gone.code(), MMC_ERR_DISCONNECTED);
+        assert_eq!(gone.to_string(), "unix:/run/mmc.sock: the owner has gone");
+    }
 }

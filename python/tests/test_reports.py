@@ -161,6 +161,7 @@ def test_structs_are_as_large_as_the_headers() -> None:
     header = Path(__file__).parents[2].joinpath("include", "mmc.h").read_text(encoding="utf-8")
     sources = {
         "mmc_config": _native.Config,
+        "mmc_attach_options": _native.AttachOptions,
         "mmc_segment_options": _native.SegmentOptions,
         "mmc_segment_info": _native.SegmentInfo,
         "mmc_put_options": _native.PutOptions,

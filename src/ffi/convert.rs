@@ -5,8 +5,8 @@ use std::mem::{MaybeUninit, size_of};
 
 use super::types::{
     MMC_COPY_FROM_SEGMENT, MMC_COPY_TO_SEGMENT, MMC_MAX_BATCH, MMC_MEDIUM_DRAM, MMC_MEDIUM_HBM, MMC_MEDIUM_SSD,
-    MMC_OFF, MMC_ON, mmc_config, mmc_get_options, mmc_key, mmc_object_info, mmc_put_options, mmc_segment_info,
-    mmc_segment_options, mmc_statistics, mmc_view,
+    MMC_OFF, MMC_ON, mmc_attach_options, mmc_config, mmc_get_options, mmc_key, mmc_object_info, mmc_put_options,
+    mmc_segment_info, mmc_segment_options, mmc_statistics, mmc_view,
 };
 use crate::error::{Result, invalid};
 use crate::key::Key;
@@ -39,6 +39,7 @@ macro_rules! sized {
 
 sized!(
     mmc_config,
+    mmc_attach_options,
     mmc_segment_options,
     mmc_segment_info,
     mmc_put_options,

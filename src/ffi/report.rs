@@ -100,6 +100,7 @@ pub unsafe extern "C" fn mmc_stats(store: *mut mmc_store, statistics: *mut mmc_s
                 move_failures: total(Counter::MoveFailures),
                 rotten_objects: total(Counter::RottenObjects),
                 spill_drops: total(Counter::SpillDrops),
+                attached: 0,
             },
         );
         Ok(())

@@ -35,6 +35,8 @@ pub const MMC_QUERY_RESERVED: u32 = 4;
 
 /// In `mmc_config.dram_size`: no DRAM segment at first.
 pub const MMC_NO_DRAM: u64 = u64::MAX;
+/// The rank of a process that brings no memory.
+pub const MMC_NO_RANK: u32 = u32::MAX;
 /// In a config: off.
 pub const MMC_OFF: u32 = 1;
 /// In a config: on.
@@ -178,6 +180,30 @@ pub struct mmc_config {
     pub state_wipe: u32,
     /// Zero.
     pub reserved_2: u32,
+}
+
+/// How a process attaches to a store that another one has shared. All zero: as a client that brings no memory.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+pub struct mmc_attach_options {
+    /// sizeof(mmc_attach_options).
+    pub struct_size: u32,
+    /// 1 + the rank of the memory that it brings. Default: the smallest that nobody has.
+    pub rank: u32,
+    /// Bytes of DRAM that it brings to the pool, a multiple of 4096. The owner maps it, as a memfd; it serves all processes. Default: none.
+    pub dram_size: u64,
+    /// Milliseconds to wait for an owner when there is none at the address. Default: it looks once only.
+    pub wait_ms: u64,
+    /// Milliseconds after which a call to an owner that does not answer gives the connection up: MMC_ERR_DISCONNECTED. Default 60000.
+    pub call_timeout_ms: u64,
+    /// MMC_ON or MMC_OFF, for what it brings: ask for huge pages. Default on.
+    pub huge_pages: u32,
+    /// MMC_ON or MMC_OFF, for what it brings: touch every page now. Default off.
+    pub prefault: u32,
+    /// 1 + the NUMA node to take what it brings from first. Default: no preference.
+    pub numa_node: u32,
+    /// MMC_LOG_*: the process's level from then on. Default: as it is.
+    pub log_level: u32,
 }
 
 /// One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -442,6 +468,8 @@ pub struct mmc_statistics {
     pub rotten_objects: u64,
     /// Objects dropped because the slower medium below them was too slow, full or failing.
     pub spill_drops: u64,
+    /// Processes that are attached.
+    pub attached: u64,
 }
 
 const _: () = {
@@ -452,6 +480,8 @@ const _: () = {
     assert!(offset_of!(mmc_config, ssd_path) == 88 && offset_of!(mmc_config, eviction) == 112);
     assert!(offset_of!(mmc_config, state_path) == 120 && offset_of!(mmc_config, state_wipe) == 128);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
+    assert!(size_of::<mmc_attach_options>() == 48 && offset_of!(mmc_attach_options, dram_size) == 8);
+    assert!(offset_of!(mmc_attach_options, call_timeout_ms) == 24 && offset_of!(mmc_attach_options, log_level) == 44);
     assert!(size_of::<mmc_copy_operation>() == 24);
     assert!(size_of::<mmc_copy_operation>() == size_of::<crate::segment::device::CopyOperation>());
     assert!(size_of::<mmc_segment_options>() == 72 && offset_of!(mmc_segment_options, base) == 24);
@@ -462,7 +492,8 @@ const _: () = {
     assert!(size_of::<mmc_object_info>() == 24 + 8 * 24 && offset_of!(mmc_object_info, blobs) == 24);
     assert!(size_of::<mmc_view>() == 40 && offset_of!(mmc_view, token) == 8);
     assert!(size_of::<mmc_event>() == 32);
-    assert!(size_of::<mmc_statistics>() == 224 && offset_of!(mmc_statistics, stored_keys) == 8);
+    assert!(size_of::<mmc_statistics>() == 232 && offset_of!(mmc_statistics, stored_keys) == 8);
+    assert!(offset_of!(mmc_statistics, attached) == 224);
     assert!(MMC_MAX_BATCH as usize == crate::evict::MAX_BATCH);
     assert!(MMC_MAX_KEY_SIZE as usize == crate::key::MAX_KEY_BYTES);
     assert!(MMC_MAX_REPLICAS as usize == crate::object::MAX_COPIES);

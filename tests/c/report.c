@@ -430,6 +430,7 @@ BEHAVIOUR(statistics_count_what_was_done) {
     CHECK_EQUAL(5100, now.put_bytes);
     CHECK_EQUAL(6000, now.get_bytes);
     CHECK_EQUAL(1, now.pins);
+    CHECK_EQUAL(0, now.attached);
     CHECK(now.metadata > 0);
     CHECK_OK(mmc_unpin(store, view.token));
     close_store(store);

@@ -104,7 +104,7 @@ class Unsupported(Error, code=Code.UNSUPPORTED):
 
 
 class Disconnected(Error, code=Code.DISCONNECTED):
-    """The process that owns the pool has gone."""
+    """The process that owns the pool has gone, or the connection to it broke."""
 
 
 class Io(Error, code=Code.IO):

@@ -69,6 +69,20 @@ class Config(ctypes.Structure):
     ]
 
 
+class AttachOptions(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_uint32),
+        ("rank", c_uint32),
+        ("dram_size", c_uint64),
+        ("wait_ms", c_uint64),
+        ("call_timeout_ms", c_uint64),
+        ("huge_pages", c_uint32),
+        ("prefault", c_uint32),
+        ("numa_node", c_uint32),
+        ("log_level", c_uint32),
+    ]
+
+
 class SegmentOptions(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_uint32),
@@ -153,7 +167,8 @@ class Statistics(ctypes.Structure):
             for name in (
                 "stored_keys capacity allocated metadata alloc_operations get_operations get_hits get_misses exist_hits exist_misses "
                 "remove_operations evict_operations evicted_bytes put_bytes get_bytes pins reservations leases events_dropped "
-                "get_hits_hbm get_hits_ssd demotions promotions moved_bytes move_failures rotten_objects spill_drops"
+                "get_hits_hbm get_hits_ssd demotions promotions moved_bytes move_failures rotten_objects spill_drops "
+                "attached"
             ).split()
         ],
     ]

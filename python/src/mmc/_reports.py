@@ -79,6 +79,7 @@ class Statistics(NamedTuple):
     move_failures: int
     rotten_objects: int
     spill_drops: int
+    attached: int
 
 
 class Event(NamedTuple):
