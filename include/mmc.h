@@ -273,7 +273,7 @@ typedef struct mmc_config {
     uint32_t huge_pages;
     // MMC_ON or MMC_OFF: touch every page when the store is opened. Default off.
     uint32_t prefault;
-    // MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private.
+    // MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private; with `share` it is memfd, the one that other processes can be given.
     uint32_t memory;
     // 1 + the NUMA node to take memory from first. Default: no preference.
     uint32_t numa_node;
@@ -303,6 +303,19 @@ typedef struct mmc_config {
     uint32_t state_wipe;
     // Zero.
     uint32_t reserved_2;
+    // Where other processes attach, "unix:/path/of/socket": an absolute path of at most 107 bytes; "" is nowhere. Default nowhere.
+    const char *share;
+    // Numbers of users whose processes may attach, "1000,1001" say, at most 64. Default: the owner's own user only, who always may.
+    const char *share_users;
+    // Numbers of groups whose processes may attach, at most 64. Default none.
+    const char *share_groups;
+    // Milliseconds that a segment which an attached process has brought waits, when that process has died, for one that comes in its
+    // place: 1 to 86400000. Default 60000.
+    uint64_t share_wait_ms;
+    // Permission bits of the socket's file, 1 to 0777 octal. Default 0600.
+    uint32_t share_mode;
+    // Zero.
+    uint32_t reserved_3;
 } mmc_config;
 
 // One contiguous copy of a batch that a copy callback gets. Addresses are the host's: of its buffers, and in its segment counted
@@ -596,8 +609,8 @@ int32_t mmc_config_init_sized(struct mmc_config *config,
 //
 // `name`: what messages call the text, "mmc-local.conf" say; zero-terminated UTF-8. `text`: `size` bytes, at most 1 MiB. `config`: with its
 // `struct_size` set. What is set in it stays, and what is unset is filled where the text sets it. `strings`: where the text's
-// http_address and http_token go, each with its terminating zero; the config then points there, so they must stay as long as it is used.
-// May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
+// strings go (http_address, share and so on), each with its terminating zero; the config then points there, so they must stay as long as
+// it is used. May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
 //
 // With this config mmc_init does what it would have done with the text as its file. So what the environment sets is left unset for it,
 // and `config_path`, when unset, becomes "": no other file is read. What there is to say about the text (unknown keys, keys without

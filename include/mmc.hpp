@@ -180,7 +180,7 @@ class Config {
     Config &huge_pages(bool on) noexcept { return set(config_.huge_pages, on ? MMC_ON : MMC_OFF); }
     // Touch every page when the store is opened. Default off.
     Config &prefault(bool on) noexcept { return set(config_.prefault, on ? MMC_ON : MMC_OFF); }
-    // MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private.
+    // MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private; of a store that is shared, memfd.
     Config &memory(uint32_t kind) noexcept { return set(config_.memory, kind); }
     // The NUMA node to take memory from first. Default: no preference.
     Config &numa_node(uint32_t node) noexcept { return set(config_.numa_node, node + 1); }
@@ -196,6 +196,16 @@ class Config {
     Config &state(std::string path) { return keep(state_path_, std::move(path)); }
     // Replace a state that is of another version, size or store. Default off: it is an error.
     Config &state_wipe(bool on) noexcept { return set(config_.state_wipe, on ? MMC_ON : MMC_OFF); }
+    // Where other processes attach, "unix:/path/of/socket"; "" is nowhere. Default nowhere.
+    Config &share(std::string address) { return keep(share_, std::move(address)); }
+    // Permission bits of the socket's file, 1 to 0777. Default 0600.
+    Config &share_mode(uint32_t mode) noexcept { return set(config_.share_mode, mode); }
+    // Users, and groups, whose processes may attach beside the owner's own user: at most 64 each. Default none.
+    Config &share_users(const std::vector<uint32_t> &users) { return keep(share_users_, list(users)); }
+    Config &share_groups(const std::vector<uint32_t> &groups) { return keep(share_groups_, list(groups)); }
+    // Milliseconds that a segment which an attached process has brought waits, when that process has died, for one that comes in its
+    // place. Default 60000.
+    Config &share_wait_ms(uint64_t milliseconds) noexcept { return set(config_.share_wait_ms, milliseconds); }
 
     // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
     Config &eviction(uint32_t policy) noexcept { return set(config_.eviction, policy); }
@@ -212,6 +222,9 @@ class Config {
         config.config_path = config_path_ ? config_path_->c_str() : nullptr;
         config.ssd_path = ssd_path_ ? ssd_path_->c_str() : nullptr;
         config.state_path = state_path_ ? state_path_->c_str() : nullptr;
+        config.share = share_ ? share_->c_str() : nullptr;
+        config.share_users = share_users_ ? share_users_->c_str() : nullptr;
+        config.share_groups = share_groups_ ? share_groups_->c_str() : nullptr;
         return config;
     }
 
@@ -224,9 +237,17 @@ class Config {
         field = std::move(value);
         return *this;
     }
+    static std::string list(const std::vector<uint32_t> &numbers) {
+        std::string text;
+        for (uint32_t number : numbers) {
+            text += (text.empty() ? "" : ",") + std::to_string(number);
+        }
+        return text;
+    }
 
     mmc_config config_;
     std::optional<std::string> http_address_, http_token_, config_path_, ssd_path_, state_path_;
+    std::optional<std::string> share_, share_users_, share_groups_;
 };
 
 // Where and how objects are put. What is zero or empty is the default of mmc_put_options.

@@ -6,12 +6,13 @@
 //! 1. the caller (`mmc_config`),
 //! 2. the environment: `MMC_CONFIG_PATH`, `MMC_HTTP_ADDRESS`, `MMC_LOG_LEVEL`,
 //! 3. the `key = value` file that 1 or 2 names (its grammar and keys: `config/file.rs`),
-//! 4. the defaults: 1 GiB of DRAM, rank 0, watermarks 90 and 80, no HTTP, huge pages asked for.
+//! 4. the defaults: 1 GiB of DRAM, rank 0, watermarks 90 and 80, no HTTP, not shared, huge pages asked for.
 //!
 //! Each source is checked by itself, whether or not another overrides it: a typing error in a file is found on the day
 //! it is made, not on the day the override goes. What a source holds after its check needs none again; only the two
 //! watermarks can still contradict each other across sources. A default never contradicts what was given: with a high
-//! watermark alone, the low one is at least ten below it; with a low one above 90 alone, the high one is the same.
+//! watermark alone, the low one is at least ten below it; with a low one above 90 alone, the high one is the same; of a
+//! store that others attach to, the memory is a memfd.
 //!
 //! An empty variable is an unset one, but for `MMC_HTTP_ADDRESS`: there, as for the caller and in the file, the empty
 //! text means "no admin port", so that `MMC_HTTP_ADDRESS= program` turns off what a file asks for. In the same way an
@@ -24,6 +25,7 @@
 //! level of the log is itself a setting.
 
 mod file;
+pub(crate) mod share;
 
 use crate::error::{Result, invalid};
 use crate::log::Level;
@@ -99,6 +101,16 @@ pub struct Options {
     pub state_path: Option<PathBuf>,
     /// Whether a state that is of another segment, or damaged, is wiped and not an error.
     pub state_wipe: Option<bool>,
+    /// Where other processes attach: `unix:/path/of/socket`. Empty for nowhere.
+    pub share: Option<String>,
+    /// Permission bits of the socket's file, 1 to 0777 octal.
+    pub share_mode: Option<u32>,
+    /// Numbers of users whose processes may attach, beside the owner's own: at most 64.
+    pub share_users: Option<Vec<u32>>,
+    /// Numbers of groups whose processes may attach: at most 64.
+    pub share_groups: Option<Vec<u32>>,
+    /// Milliseconds that a segment of an attached process that has died waits for one that comes in its place, 1 to 86400000.
+    pub share_wait_ms: Option<u64>,
 }
 
 /// What the library maps a DRAM segment from.
@@ -107,7 +119,7 @@ pub enum Memory {
     /// Private anonymous memory.
     #[default]
     Private,
-    /// A sealed memfd, which can be shared with another process later.
+    /// A sealed memfd, which can be given to another process.
     Memfd,
 }
 
@@ -160,6 +172,16 @@ pub struct Config {
     pub state_path: Option<PathBuf>,
     /// Whether a state that is of another segment, or damaged, is wiped and not an error.
     pub state_wipe: bool,
+    /// Where other processes attach, `unix:/path/of/socket`; `None` for nowhere.
+    pub share: Option<String>,
+    /// Permission bits of the socket's file.
+    pub share_mode: u32,
+    /// Users whose processes may attach, beside the owner's own.
+    pub share_users: Vec<u32>,
+    /// Groups whose processes may attach.
+    pub share_groups: Vec<u32>,
+    /// Milliseconds that a segment of an attached process that has died waits for one that comes in its place.
+    pub share_wait_ms: u64,
 }
 
 /// Something about the settings that a person should know, to be logged once the level of the log is set.
@@ -263,6 +285,21 @@ impl Options {
             // The token itself must not end up in a log.
             parse_token(token).map_err(|reason| invalid!("http_token of {} bytes: {reason}", token.len()))?;
         }
+        if let Some(text) = &self.share {
+            named("share", text, share::parse_share(text))?;
+        }
+        if let Some(mode) = self.share_mode {
+            share::check_mode(mode).map_err(|reason| invalid!("share_mode {mode:04o} octal: {reason}"))?;
+        }
+        for (name, ids) in [("share_users", &self.share_users), ("share_groups", &self.share_groups)] {
+            if let Some(ids) = ids {
+                named(name, &share::text_of_ids(ids), share::check_ids(ids))?;
+            }
+        }
+        let (wait, most) = (self.share_wait_ms, u64::from(share::MAX_WAIT_MS));
+        if let Some(wait) = wait.filter(|wait| !(1..=most).contains(wait)) {
+            return Err(invalid!("share_wait_ms {wait}: must be 1 to {most}"));
+        }
         Ok(self)
     }
 
@@ -288,6 +325,11 @@ impl Options {
             verify_dram: self.verify_dram.or(lower.verify_dram),
             state_path: self.state_path.or(lower.state_path),
             state_wipe: self.state_wipe.or(lower.state_wipe),
+            share: self.share.or(lower.share),
+            share_mode: self.share_mode.or(lower.share_mode),
+            share_users: self.share_users.or(lower.share_users),
+            share_groups: self.share_groups.or(lower.share_groups),
+            share_wait_ms: self.share_wait_ms.or(lower.share_wait_ms),
         }
     }
 
@@ -297,6 +339,9 @@ impl Options {
         let default_low = watermark_high
             .saturating_sub(WATERMARK_DISTANCE)
             .clamp(1, DEFAULT_WATERMARK_LOW);
+        let share = self.share.filter(|address| !address.is_empty());
+        // Nothing else can be given to those who attach.
+        let default_memory = share.as_ref().map_or(Memory::default(), |_| Memory::Memfd);
         Config {
             dram_size: self.dram_size.unwrap_or(DEFAULT_DRAM_BYTES),
             rank: self.rank.unwrap_or(0),
@@ -307,7 +352,7 @@ impl Options {
             log_level: self.log_level,
             huge_pages: self.huge_pages.unwrap_or(true),
             prefault: self.prefault.unwrap_or(false),
-            memory: self.memory.unwrap_or_default(),
+            memory: self.memory.unwrap_or(default_memory),
             numa_node: self.numa_node,
             eviction: self.eviction.unwrap_or_default(),
             ssd_path: self.ssd_path.filter(|path| !path.as_os_str().is_empty()),
@@ -316,6 +361,11 @@ impl Options {
             verify_dram: self.verify_dram.unwrap_or(false),
             state_path: self.state_path.filter(|path| !path.as_os_str().is_empty()),
             state_wipe: self.state_wipe.unwrap_or(false),
+            share,
+            share_mode: self.share_mode.unwrap_or(share::DEFAULT_MODE),
+            share_users: self.share_users.unwrap_or_default(),
+            share_groups: self.share_groups.unwrap_or_default(),
+            share_wait_ms: self.share_wait_ms.unwrap_or(share::DEFAULT_WAIT_MS),
         }
     }
 }
@@ -438,7 +488,7 @@ fn parse_number(text: &str, least: u32, most: u32) -> Checked<u32> {
 }
 
 /// The value, or the error of the setting `name` that was given as `text`.
-fn named<T>(name: &str, text: &str, checked: Checked<T>) -> Result<T> {
+pub(crate) fn named<T>(name: &str, text: &str, checked: Checked<T>) -> Result<T> {
     checked.map_err(|reason| invalid!("{name} = {}: {reason}", shown(text)))
 }
 

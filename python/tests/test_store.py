@@ -239,6 +239,11 @@ def test_a_store_without_memory_of_its_own_takes_it_later() -> None:
         ({"log_level": "loud"}, "loud"),
         ({"numa_node": 5000}, "numa_node"),
         ({"eviction": "random"}, "random"),
+        ({"share": "/run/mmc.sock"}, "share = /run/mmc.sock: must be unix:/path"),
+        ({"share_mode": 0o1000}, "share_mode 1000 octal: must be 1 to 0777 octal"),
+        ({"share_users": range(65)}, "share_users = 0,1,2"),
+        ({"share_groups": [0, -1]}, "share_groups = 0,-1: must be at most 64 numbers"),
+        ({"share_wait_ms": 86400001}, "share_wait_ms 86400001"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
@@ -257,6 +262,12 @@ def test_settings_come_from_a_file_too(tmp_path: os.PathLike[str]) -> None:
         assert store.stats().capacity == 2 * MIB
     with pytest.raises(mmc.Io, match=r"nowhere\.conf"):
         mmc.Store(config_path="nowhere.conf")
+
+
+def test_the_memory_of_a_store_that_is_shared_can_be_given_to_others(tmp_path: os.PathLike[str]) -> None:
+    address = "unix:" + os.path.join(tmp_path, "s")
+    with mmc.Store(MIB, share=address, share_mode=0o660, share_users=[0], share_groups=(), share_wait_ms=1) as store:
+        assert [segment.memory for segment in store.segments()] == ["memfd"]
 
 
 def test_the_admin_port_shows_the_same_store() -> None:

@@ -18,6 +18,7 @@
 //! multiple of 4096 bytes, and a note says so: nobody writes `2.5GB` and means its last byte. The bytes of a token are
 //! never repeated in a message.
 
+use super::share::{MAX_WAIT_MS, parse_ids, parse_mode, parse_share};
 use super::{Checked, Eviction, GRAIN_BYTES, MAX_NUMA_NODE, MAX_RANK, Memory, Note, Options};
 use super::{is_host, parse_address, parse_bytes, parse_level, parse_number, parse_token, shown};
 use crate::error::{Error, Result, invalid};
@@ -96,6 +97,22 @@ const OWN: &[(&str, Setter)] = &[
     }),
     ("mmc.state_wipe", |options, text| {
         set(&mut options.state_wipe, parse_flag(text))
+    }),
+    ("mmc.share", |options, text| set(&mut options.share, parse_share(text))),
+    ("mmc.share_mode", |options, text| {
+        set(&mut options.share_mode, parse_mode(text))
+    }),
+    ("mmc.share_users", |options, text| {
+        set(&mut options.share_users, parse_ids(text))
+    }),
+    ("mmc.share_groups", |options, text| {
+        set(&mut options.share_groups, parse_ids(text))
+    }),
+    ("mmc.share_wait_ms", |options, text| {
+        set(
+            &mut options.share_wait_ms,
+            parse_number(text, 1, MAX_WAIT_MS).map(u64::from),
+        )
     }),
 ];
 

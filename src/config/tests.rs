@@ -68,6 +68,11 @@ fn nothing_given_means_the_defaults() {
         verify_dram: false,
         state_path: None,
         state_wipe: false,
+        share: None,
+        share_mode: 0o600,
+        share_users: Vec::new(),
+        share_groups: Vec::new(),
+        share_wait_ms: 60_000,
     };
     assert_eq!(config, expected);
     assert_eq!(notes, []);
@@ -201,6 +206,65 @@ const LAYERS: &[Layers] = &[
         file: ("mmc.eviction = prefix", "Prefix"),
         default: "Adaptive",
         read: |config| format!("{:?}", config.eviction),
+    },
+    Layers {
+        name: "share",
+        caller: (
+            |options| options.share = Some("unix:/caller".into()),
+            "Some(\"unix:/caller\")",
+        ),
+        variable: None,
+        file: ("mmc.share = unix:/file", "Some(\"unix:/file\")"),
+        default: "None",
+        read: |config| format!("{:?}", config.share),
+    },
+    Layers {
+        name: "share turned off",
+        caller: (|options| options.share = Some(String::new()), "None"),
+        variable: None,
+        file: ("mmc.share = unix:/file", "Some(\"unix:/file\")"),
+        default: "None",
+        read: |config| format!("{:?}", config.share),
+    },
+    Layers {
+        name: "memory of a shared store",
+        caller: (|options| options.memory = Some(Memory::Private), "Private"),
+        variable: None,
+        file: ("mmc.share = unix:/file", "Memfd"),
+        default: "Private",
+        read: |config| format!("{:?}", config.memory),
+    },
+    Layers {
+        name: "share_mode",
+        caller: (|options| options.share_mode = Some(0o777), "777"),
+        variable: None,
+        file: ("mmc.share_mode = 0660", "660"),
+        default: "600",
+        read: |config| format!("{:o}", config.share_mode),
+    },
+    Layers {
+        name: "share_users",
+        caller: (|options| options.share_users = Some(vec![]), "[]"),
+        variable: None,
+        file: ("mmc.share_users = 1000, 1001", "[1000, 1001]"),
+        default: "[]",
+        read: |config| format!("{:?}", config.share_users),
+    },
+    Layers {
+        name: "share_groups",
+        caller: (|options| options.share_groups = Some(vec![0]), "[0]"),
+        variable: None,
+        file: ("mmc.share_groups = 7", "[7]"),
+        default: "[]",
+        read: |config| format!("{:?}", config.share_groups),
+    },
+    Layers {
+        name: "share_wait_ms",
+        caller: (|options| options.share_wait_ms = Some(1), "1"),
+        variable: None,
+        file: ("mmc.share_wait_ms = 86400000", "86400000"),
+        default: "60000",
+        read: |config| config.share_wait_ms.to_string(),
     },
 ];
 
@@ -405,7 +469,7 @@ fn an_empty_variable_is_an_unset_one_but_for_the_address() {
 
 #[test]
 fn a_value_of_the_caller_beyond_its_limit_is_an_error() {
-    let cases: [(Give, &str); 14] = [
+    let cases: [(Give, &str); 20] = [
         (
             |options| options.dram_size = Some(1),
             "dram_size of 1 bytes: must be a multiple of 4096",
@@ -458,6 +522,27 @@ fn a_value_of_the_caller_beyond_its_limit_is_an_error() {
         (
             |options| options.http_token = Some("x".repeat(1025)),
             "http_token of 1025 bytes: must be 1 to 1024",
+        ),
+        (
+            |options| options.share = Some("/run/mmc.sock".into()),
+            "share = /run/mmc.sock: must be unix:/path, with an absolute path of at most 107 bytes",
+        ),
+        (
+            |options| options.share_mode = Some(0),
+            "share_mode 0000 octal: must be 1 to 0777 octal",
+        ),
+        (
+            |options| options.share_mode = Some(0o1000),
+            "share_mode 1000 octal: must be 1 to 0777 octal",
+        ),
+        (|options| options.share_users = Some(vec![0; 65]), "share_users = 0,0,0"),
+        (
+            |options| options.share_groups = Some(vec![u32::MAX]),
+            "share_groups = 4294967295: must be at most 64 numbers of 0 to 4294967294",
+        ),
+        (
+            |options| options.share_wait_ms = Some(86_400_001),
+            "share_wait_ms 86400001: must be 1 to 86400000",
         ),
     ];
     for (give, expected) in cases {

@@ -13,7 +13,8 @@ use super::types::{
     MMC_OFF, MMC_ON, mmc_config, mmc_store,
 };
 use crate::clock::HostClock;
-use crate::config::{Eviction, Memory, Note, Options};
+use crate::config::share::{parse_ids, text_of_ids};
+use crate::config::{Eviction, Memory, Note, Options, named};
 use crate::error::{Result, invalid};
 use crate::http::{Admin, Server};
 use crate::log::{self, Level, say};
@@ -77,8 +78,8 @@ unsafe fn init_config(config: *mut mmc_config, size: usize) -> Result<()> {
 ///
 /// `name`: what messages call the text, "mmc-local.conf" say; zero-terminated UTF-8. `text`: `size` bytes, at most 1 MiB. `config`: with its
 /// `struct_size` set. What is set in it stays, and what is unset is filled where the text sets it. `strings`: where the text's
-/// http_address and http_token go, each with its terminating zero; the config then points there, so they must stay as long as it is used.
-/// May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
+/// strings go (http_address, share and so on), each with its terminating zero; the config then points there, so they must stay as long as
+/// it is used. May be null when `capacity` is 0. `capacity`: bytes there. `needed`: where the bytes needed go; may be null.
 ///
 /// With this config mmc_init does what it would have done with the text as its file. So what the environment sets is left unset for it,
 /// and `config_path`, when unset, becomes "": no other file is read. What there is to say about the text (unknown keys, keys without
@@ -221,6 +222,7 @@ fn environment(name: &str) -> Option<String> {
 unsafe fn options_of(config: &mmc_config) -> Result<Options> {
     check_reserved("mmc_config", config.reserved)?;
     check_reserved("mmc_config", config.reserved_2)?;
+    check_reserved("mmc_config", config.reserved_3)?;
     let number = |value: u32| (value != 0).then_some(value);
     // SAFETY: the strings are the caller's, null or C strings.
     let (http_address, http_token, config_path, ssd_path, state_path) = unsafe {
@@ -232,6 +234,15 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
             text_from("state_path", config.state_path)?,
         )
     };
+    // SAFETY: as above.
+    let (share, share_users, share_groups) = unsafe {
+        (
+            text_from("share", config.share)?,
+            text_from("share_users", config.share_users)?,
+            text_from("share_groups", config.share_groups)?,
+        )
+    };
+    let ids = |name, text: Option<String>| text.map(|text| named(name, &text, parse_ids(&text))).transpose();
     Ok(Options {
         dram_size: match config.dram_size {
             0 => None,
@@ -259,6 +270,11 @@ unsafe fn options_of(config: &mmc_config) -> Result<Options> {
         verify_dram: switch_from("verify_dram", config.verify_dram)?,
         state_path: state_path.map(PathBuf::from),
         state_wipe: switch_from("state_wipe", config.state_wipe)?,
+        share,
+        share_mode: number(config.share_mode),
+        share_users: ids("share_users", share_users)?,
+        share_groups: ids("share_groups", share_groups)?,
+        share_wait_ms: (config.share_wait_ms != 0).then_some(config.share_wait_ms),
     })
 }
 
@@ -313,6 +329,8 @@ fn fill_numbers(config: &mut mmc_config, options: &Options) {
     fill(&mut config.move_rate, options.move_rate);
     fill(&mut config.verify_dram, options.verify_dram.map(switch));
     fill(&mut config.state_wipe, options.state_wipe.map(switch));
+    fill(&mut config.share_mode, options.share_mode);
+    fill(&mut config.share_wait_ms, options.share_wait_ms);
 }
 
 /// Fills the strings of a config that are unset, and gives the bytes that are to lie at `strings`. Of a path only "" is ever filled in, which
@@ -321,11 +339,16 @@ fn fill_texts(config: &mut mmc_config, options: &Options, strings: *mut c_char) 
     let mut bytes = Vec::new();
     let ssd_path = options.ssd_path.as_deref().and_then(|path| path.to_str());
     let state_path = options.state_path.as_deref().and_then(|path| path.to_str());
+    let share_users = options.share_users.as_deref().map(text_of_ids);
+    let share_groups = options.share_groups.as_deref().map(text_of_ids);
     let fields = [
         (&mut config.http_address, options.http_address.as_deref()),
         (&mut config.http_token, options.http_token.as_deref()),
         (&mut config.ssd_path, ssd_path),
         (&mut config.state_path, state_path),
+        (&mut config.share, options.share.as_deref()),
+        (&mut config.share_users, share_users.as_deref()),
+        (&mut config.share_groups, share_groups.as_deref()),
     ];
     for (field, text) in fields {
         if let Some(text) = text

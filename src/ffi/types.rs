@@ -150,7 +150,7 @@ pub struct mmc_config {
     pub huge_pages: u32,
     /// MMC_ON or MMC_OFF: touch every page when the store is opened. Default off.
     pub prefault: u32,
-    /// MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private.
+    /// MMC_MEMORY_PRIVATE or MMC_MEMORY_MEMFD. Default private; with `share` it is memfd, the one that other processes can be given.
     pub memory: u32,
     /// 1 + the NUMA node to take memory from first. Default: no preference.
     pub numa_node: u32,
@@ -180,6 +180,19 @@ pub struct mmc_config {
     pub state_wipe: u32,
     /// Zero.
     pub reserved_2: u32,
+    /// Where other processes attach, "unix:/path/of/socket": an absolute path of at most 107 bytes; "" is nowhere. Default nowhere.
+    pub share: *const c_char,
+    /// Numbers of users whose processes may attach, "1000,1001" say, at most 64. Default: the owner's own user only, who always may.
+    pub share_users: *const c_char,
+    /// Numbers of groups whose processes may attach, at most 64. Default none.
+    pub share_groups: *const c_char,
+    /// Milliseconds that a segment which an attached process has brought waits, when that process has died, for one that comes in its
+    /// place: 1 to 86400000. Default 60000.
+    pub share_wait_ms: u64,
+    /// Permission bits of the socket's file, 1 to 0777 octal. Default 0600.
+    pub share_mode: u32,
+    /// Zero.
+    pub reserved_3: u32,
 }
 
 /// How a process attaches to a store that another one has shared. All zero: as a client that brings no memory.
@@ -475,10 +488,12 @@ pub struct mmc_statistics {
 const _: () = {
     use std::mem::{offset_of, size_of};
     assert!(size_of::<mmc_key>() == 16);
-    assert!(size_of::<mmc_config>() == 136 && offset_of!(mmc_config, dram_size) == 8);
+    assert!(size_of::<mmc_config>() == 176 && offset_of!(mmc_config, dram_size) == 8);
     assert!(offset_of!(mmc_config, clock) == 72 && offset_of!(mmc_config, clock_user_data) == 80);
     assert!(offset_of!(mmc_config, ssd_path) == 88 && offset_of!(mmc_config, eviction) == 112);
     assert!(offset_of!(mmc_config, state_path) == 120 && offset_of!(mmc_config, state_wipe) == 128);
+    assert!(offset_of!(mmc_config, share) == 136 && offset_of!(mmc_config, share_groups) == 152);
+    assert!(offset_of!(mmc_config, share_wait_ms) == 160 && offset_of!(mmc_config, share_mode) == 168);
     assert!(offset_of!(mmc_config, http_address) == 24 && offset_of!(mmc_config, log_level) == 48);
     assert!(size_of::<mmc_attach_options>() == 48 && offset_of!(mmc_attach_options, dram_size) == 8);
     assert!(offset_of!(mmc_attach_options, call_timeout_ms) == 24 && offset_of!(mmc_attach_options, log_level) == 44);

@@ -201,6 +201,12 @@ BEHAVIOUR(a_wrong_setting_is_refused_by_name) {
     CASE(reserved_2, 1, MMC_ERR_INVALID_PARAM, "reserved")
     CASE(eviction, 77, MMC_ERR_INVALID_PARAM, "eviction 77: must be MMC_EVICTION_PREFIX")
     CASE(verify_dram, 3, MMC_ERR_INVALID_PARAM, "verify_dram 3")
+    CASE(share, "/run/mmc.sock", MMC_ERR_INVALID_PARAM, "share = /run/mmc.sock: must be unix:/path")
+    CASE(share_mode, 01000, MMC_ERR_INVALID_PARAM, "share_mode 1000 octal: must be 1 to 0777 octal")
+    CASE(share_users, "0,root", MMC_ERR_INVALID_PARAM, "share_users = 0,root: must be at most 64 numbers")
+    CASE(share_groups, "\xff", MMC_ERR_INVALID_PARAM, "share_groups is not UTF-8")
+    CASE(share_wait_ms, 86400001, MMC_ERR_INVALID_PARAM, "share_wait_ms 86400001: must be 1 to 86400000")
+    CASE(reserved_3, 1, MMC_ERR_INVALID_PARAM, "reserved")
 #undef CASE
     mmc_config config = good;
     config.watermark_low = 90, config.watermark_high = 80;
@@ -255,6 +261,16 @@ BEHAVIOUR(a_text_fills_what_the_caller_left_unset) {
     CHECK(all.http_token == strings + 15 && strcmp(all.http_token, "secret#1") == 0);
     CHECK_EQUAL(15 + 9, needed);
     CHECK(strcmp(all.config_path, "") == 0);
+
+    static const char sharing[] =
+        "mmc.share = unix:/run/mmc.sock\nmmc.share_mode = 0660\nmmc.share_users = 007, 1001\nmmc.share_groups =\nmmc.share_wait_ms = 250\n";
+    config = config_of(0);
+    CHECK_OK(mmc_config_parse("x.conf", sharing, sizeof sharing - 1, &config, strings, sizeof strings, &needed));
+    CHECK(config.share == strings && strcmp(config.share, "unix:/run/mmc.sock") == 0);
+    CHECK(strcmp(config.share_users, "7,1001") == 0 && strcmp(config.share_groups, "") == 0);
+    CHECK_EQUAL(19 + 7 + 1, needed);
+    CHECK_EQUAL(0660, config.share_mode);
+    CHECK_EQUAL(250, config.share_wait_ms);
 
     // What is set stays, and a string that is set takes no room.
     const mmc_config mine = {.struct_size = sizeof mine, .rank = 1, .dram_size = MMC_NO_DRAM, .watermark_high = 90, .watermark_low = 80,

@@ -64,6 +64,16 @@ void the_config_reaches_the_store() {
     CHECK(mmc::Store(small()).http_address().empty());
 }
 
+void the_config_keeps_who_may_attach() {
+    mmc::Config config = mmc::Config().share("unix:/run/mmc.sock").share_mode(0660).share_wait_ms(250);
+    config.share_users({1000, 1001}).share_groups({});
+    mmc_config settings = config.get();
+    CHECK(std::string(settings.share) == "unix:/run/mmc.sock");
+    CHECK(std::string(settings.share_users) == "1000,1001" && std::string(settings.share_groups).empty());
+    CHECK(settings.share_mode == 0660 && settings.share_wait_ms == 250);
+    CHECK(mmc::Config().get().share == nullptr && mmc::Config().get().share_users == nullptr);
+}
+
 void an_open_that_fails_says_why() {
     try {
         mmc::Store store(mmc::Config().watermarks(10, 20));
@@ -321,6 +331,7 @@ void stores_and_pins_close_in_any_order() {
 
 int main() {
     the_config_reaches_the_store();
+    the_config_keeps_who_may_attach();
     an_open_that_fails_says_why();
     answers_are_values_and_failures_are_thrown();
     an_object_is_put_of_many_buffers_and_got_into_others();

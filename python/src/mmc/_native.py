@@ -66,6 +66,12 @@ class Config(ctypes.Structure):
         ("state_path", c_char_p),
         ("state_wipe", c_uint32),
         ("reserved_2", c_uint32),
+        ("share", c_char_p),
+        ("share_users", c_char_p),
+        ("share_groups", c_char_p),
+        ("share_wait_ms", c_uint64),
+        ("share_mode", c_uint32),
+        ("reserved_3", c_uint32),
     ]
 
 

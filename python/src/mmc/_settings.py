@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import sys
+from collections.abc import Iterable
 from typing import Any, Callable, Optional, Union
 
 from . import _native
@@ -65,3 +67,8 @@ def clock_of(clock: Callable[[], int]) -> Any:
 def switch(value: Optional[bool]) -> int:
     """A switch of the library: unset, off or on."""
     return 0 if value is None else _native.ON if value else _native.OFF
+
+
+def numbers(values: Iterable[int]) -> bytes:
+    """Numbers as a text of the library, with commas between them."""
+    return ",".join(str(operator.index(value)) for value in values).encode()

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 import weakref
+from collections.abc import Iterable
 from typing import Any, Callable, Optional, Union
 
 from . import _log, _native, _ready
@@ -18,7 +19,7 @@ from ._inplace import InPlace
 from ._native import check, library, sized
 from ._reports import Event, SegmentInfo, Statistics, segment_info, statistics
 from ._segments import CopyCallback, Registration
-from ._settings import clock_of, new_config, size_of, switch
+from ._settings import clock_of, new_config, numbers, size_of, switch
 
 _byref = ctypes.byref
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
@@ -63,6 +64,11 @@ class Store(Batches, InPlace):
         verify_dram: Optional[bool] = None,
         state: Union[str, os.PathLike[str], None] = None,
         state_wipe: Optional[bool] = None,
+        share: Optional[str] = None,
+        share_mode: Optional[int] = None,
+        share_users: Optional[Iterable[int]] = None,
+        share_groups: Optional[Iterable[int]] = None,
+        share_wait_ms: Optional[int] = None,
     ) -> None:
         """Opens a store.
 
@@ -80,7 +86,11 @@ class Store(Batches, InPlace):
         objects move there when memory is short. `move_rate`: bytes a second that move between media in the background, at most. `verify_dram` (off):
         what is got from memory is compared with what was put, as what comes from SSD always is. `state`: a directory in which it is kept what is on
         SSD, so that a store that is opened with the same files finds it; closing then writes down what is only in memory, as far as there is room.
-        `state_wipe` (off): a state that is of another version, size or store is replaced, and not an error.
+        `state_wipe` (off): a state that is of another version, size or store is replaced, and not an error. `share`: where other processes attach,
+        "unix:/path/of/socket"; the memory is a memfd then, unless `memory` says otherwise. `share_mode` (0o600): permission bits of the socket's file.
+        `share_users`, `share_groups`: numbers of users and groups, at most 64 each, whose processes may attach beside the owner's own user.
+        `share_wait_ms` (60000): milliseconds that a segment which an attached process has brought waits, when that process has died, for one that
+        comes in its place.
 
         Raises `InvalidParam` for a setting that is wrong, wherever it comes from; `Io` when the file can't be read or the port's address is
         taken; `OutOfMemory`; `NoSpace` when 1024 stores are open. Blocks while a file is read and with `prefault`.
@@ -112,6 +122,11 @@ class Store(Batches, InPlace):
         config.verify_dram = switch(verify_dram)
         config.state_path = None if state is None else os.fsencode(state)
         config.state_wipe = switch(state_wipe)
+        config.share = None if share is None else share.encode()
+        config.share_mode = share_mode or 0
+        config.share_users = None if share_users is None else numbers(share_users)
+        config.share_groups = None if share_groups is None else numbers(share_groups)
+        config.share_wait_ms = share_wait_ms or 0
         self._open(config)
 
     @classmethod

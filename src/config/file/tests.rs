@@ -257,6 +257,48 @@ fn every_key_with_a_meaning_sets_its_option() {
             },
         ),
         (
+            "mmc.share = unix:/run/mmc/pool.sock",
+            Options {
+                share: Some("unix:/run/mmc/pool.sock".into()),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.share =",
+            Options {
+                share: Some(String::new()),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.share_mode = 660",
+            Options {
+                share_mode: Some(0o660),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.share_users = 1000, 1001",
+            Options {
+                share_users: Some(vec![1000, 1001]),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.share_groups =",
+            Options {
+                share_groups: Some(vec![]),
+                ..Options::default()
+            },
+        ),
+        (
+            "mmc.share_wait_ms = 250",
+            Options {
+                share_wait_ms: Some(250),
+                ..Options::default()
+            },
+        ),
+        (
             "ock.mmc.local_service.dram.size = 1TB",
             Options {
                 dram_size: Some(1 << 40),
@@ -453,6 +495,23 @@ fn every_wrong_value_is_an_error_with_file_line_and_key() {
         ("mmc.memory", "shared", "must be private or memfd"),
         ("mmc.eviction", "lru", "must be prefix or adaptive"),
         ("mmc.numa_node", "1024", "must be 0 to 1023"),
+        (
+            "mmc.share",
+            "/run/mmc.sock",
+            "must be unix:/path, with an absolute path of at most 107 bytes",
+        ),
+        ("mmc.share_mode", "0680", "must be 1 to 0777 octal"),
+        (
+            "mmc.share_users",
+            "root",
+            "must be at most 64 numbers of 0 to 4294967294, with commas between them",
+        ),
+        (
+            "mmc.share_groups",
+            "1,",
+            "must be at most 64 numbers of 0 to 4294967294, with commas between them",
+        ),
+        ("mmc.share_wait_ms", "0", "must be 1 to 86400000"),
         ("ock.mmc.local_service.dram.size", "1025GB", "must be at most 1TB"),
         ("ock.mmc.evict_threshold_high", "101", "must be 1 to 100"),
         ("ock.mmc.evict_threshold_low", "0", "must be 1 to 100"),
