@@ -207,7 +207,7 @@ class Config {
     // place. Default 60000.
     Config &share_wait_ms(uint64_t milliseconds) noexcept { return set(config_.share_wait_ms, milliseconds); }
 
-    // MMC_EVICTION_*: what goes first when there is no room. Default prefix.
+    // MMC_EVICTION_*: what goes first when there is no room. Default adaptive.
     Config &eviction(uint32_t policy) noexcept { return set(config_.eviction, policy); }
     // Whose time it is: nanoseconds, as mmc_clock_callback has it. Default: the system's monotonic clock.
     Config &clock(mmc_clock_callback tell, void *user_data = nullptr) noexcept {
