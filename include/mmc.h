@@ -27,7 +27,8 @@
 //   any process has the memory; where the caller has it mapped, a pointer stands beside it.
 // - Without memory for the library's own tables a call returns MMC_ERR_OUT_OF_MEMORY, and the store goes on. A few small allocations
 //   can't be refused, and without memory for them the process ends: in opening and closing a store (under 1 MiB together), in registering
-//   and unregistering a segment and setting a callback, in a thread's first call, in a line of the log, and in what the admin port does.
+//   and unregistering a segment and setting a callback, in a thread's first call, in a line of the log, in what the admin port does, and in what
+//   goes between a pool's owner and attached processes (a few MiB for the largest batch).
 // - Structs begin with struct_size = sizeof of what you compiled against. Unset is zero.
 //
 // This file is generated; its source is src/ffi.
@@ -242,7 +243,7 @@ typedef struct mmc_store mmc_store;
 // The ends of leases and of the terms of reservations, and the ages that eviction goes by, are told by it. A time before the latest that it
 // has told counts as that one. `user_data` is the config's. It is called by mmc_init, and inside of calls of the store by the thread whose
 // call it is: once in each put, get, commit and query, single or batch, and where the end of a lease or a reservation is set, counted or
-// waited for; not in mmc_exist and mmc_prefix_len. So for uses and for what the store does in the background time moves on with these
+// waited for; not in mmc_exist and mmc_prefix_len. Of a shared store the calls of other processes are made by threads of the library. So for uses and for what the store does in the background time moves on with these
 // calls. Never after mmc_uninit has returned MMC_OK. It may be called by several threads at once, must return at once, and must not call
 // the library.
 typedef uint64_t (*mmc_clock_callback)(void *user_data);
@@ -393,6 +394,28 @@ typedef struct mmc_segment_info {
     // Zero.
     uint32_t reserved;
 } mmc_segment_info;
+
+// How a process attaches to a store that another one has shared. All zero: as a client that brings no memory.
+typedef struct mmc_attach_options {
+    // sizeof(mmc_attach_options).
+    uint32_t struct_size;
+    // 1 + the rank of the memory that it brings. Default: the smallest that nobody has.
+    uint32_t rank;
+    // Bytes of DRAM that it brings to the pool, a multiple of 4096. The owner maps it, as a memfd; it serves all processes. Default: none.
+    uint64_t dram_size;
+    // Milliseconds to wait for an owner when there is none at the address. Default: it looks once only.
+    uint64_t wait_ms;
+    // Milliseconds after which a call to an owner that does not answer gives the connection up: MMC_ERR_DISCONNECTED. Default 60000.
+    uint64_t call_timeout_ms;
+    // MMC_ON or MMC_OFF, for what it brings: ask for huge pages. Default on.
+    uint32_t huge_pages;
+    // MMC_ON or MMC_OFF, for what it brings: touch every page now. Default off.
+    uint32_t prefault;
+    // 1 + the NUMA node to take what it brings from first. Default: no preference.
+    uint32_t numa_node;
+    // MMC_LOG_*: the process's level from then on. Default: as it is.
+    uint32_t log_level;
+} mmc_attach_options;
 
 // The name of an object: 1 to 256 bytes of UTF-8 without control characters. Borrowed for the call.
 typedef struct mmc_key {
@@ -566,28 +589,6 @@ typedef struct mmc_event {
 // may call the library, but not close the store nor set the event callback.
 typedef void (*mmc_event_callback)(void *context, const struct mmc_event *events, size_t count, uint64_t dropped);
 
-// How a process attaches to a store that another one has shared. All zero: as a client that brings no memory.
-typedef struct mmc_attach_options {
-    // sizeof(mmc_attach_options).
-    uint32_t struct_size;
-    // 1 + the rank of the memory that it brings. Default: the smallest that nobody has.
-    uint32_t rank;
-    // Bytes of DRAM that it brings to the pool, a multiple of 4096. The owner maps it, as a memfd; it serves all processes. Default: none.
-    uint64_t dram_size;
-    // Milliseconds to wait for an owner when there is none at the address. Default: it looks once only.
-    uint64_t wait_ms;
-    // Milliseconds after which a call to an owner that does not answer gives the connection up: MMC_ERR_DISCONNECTED. Default 60000.
-    uint64_t call_timeout_ms;
-    // MMC_ON or MMC_OFF, for what it brings: ask for huge pages. Default on.
-    uint32_t huge_pages;
-    // MMC_ON or MMC_OFF, for what it brings: touch every page now. Default off.
-    uint32_t prefault;
-    // 1 + the NUMA node to take what it brings from first. Default: no preference.
-    uint32_t numa_node;
-    // MMC_LOG_*: the process's level from then on. Default: as it is.
-    uint32_t log_level;
-} mmc_attach_options;
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -634,8 +635,9 @@ int32_t mmc_config_parse(const char *name,
 // admin port. Borrowed for the call. `store`: where the handle goes on success, to be closed with mmc_uninit.
 //
 // Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name, and for a state that is of another
-// version, size or store; MMC_ERR_BUSY when another store has the state open; MMC_ERR_IO when the file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
-// started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
+// version, size or store; MMC_ERR_BUSY when another store has the state open, or a process shares its pool at the `share` of the config;
+// MMC_ERR_IO when the file can't be read, the admin port's address is taken or the socket of `share` can't be made; MMC_ERR_OUT_OF_MEMORY
+// when the segment can't be mapped or a thread not started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
 // while memory is touched. Any thread; several stores may be open at once. Since 0.1.
 //
 // Example: `mmc_store *store; if (mmc_init(NULL, &store) != MMC_OK) puts(mmc_last_error());`
@@ -693,6 +695,59 @@ int32_t mmc_list_segments(struct mmc_store *store,
                           struct mmc_segment_info *infos,
                           size_t capacity,
                           size_t *count);
+
+// Shares a store with other processes of the host, which attach with mmc_attach.
+//
+// `address`: "unix:" and the absolute path of a socket, of at most 107 bytes; zero-terminated. A file `path.lock` lies beside the socket while it
+// is served. Who may attach, and the socket's mode, are the config's (share_mode, share_users, share_groups; by default the owner's own
+// user). A socket whose owner has gone is taken over.
+//
+// What other processes put lies in DRAM segments that are memfds (config.memory, or `memory` of mmc_segment_options: MMC_MEMORY_MEMFD, which is the
+// default for a store whose config has `share`); objects elsewhere are copied there for them. It can be undone by mmc_uninit only, which
+// disconnects them.
+//
+// Returns MMC_OK; MMC_ERR_INVALID_PARAM for an address that is none; MMC_ERR_BUSY when the store is shared already, or another one there;
+// MMC_ERR_IO when the socket can't be made; MMC_ERR_OUT_OF_MEMORY without a thread; MMC_ERR_UNSUPPORTED for an attached store. Never
+// blocks; any thread. Since 0.1.
+int32_t mmc_share(struct mmc_store *store,
+                  const char *address);
+
+// Attaches to the pool that another process of the host shares, as a store of this process.
+//
+// `address`: as of mmc_share. `options`: borrowed; null for a process that brings no memory. `store`: where the handle goes on success, to
+// be closed with mmc_uninit.
+//
+// Every function of this header works on it with the same meaning and codes: keys, objects, pins, leases and pool addresses are the pool's.
+// Bytes are copied by this process itself, in memory that it maps. What differs:
+//
+// - MMC_ERR_DISCONNECTED, from any function: the owner has closed the pool, has gone, or did not answer in time. What is mapped stays so until
+//   mmc_uninit; tokens are void. Attach anew for a new owner.
+// - mmc_register_segment brings DRAM that the owner maps, always as a memfd, and MMC_ERR_UNSUPPORTED for anything else; mmc_unregister_segment
+//   takes away what this process has brought. mmc_reserve in HBM or SSD, mmc_batch_copy into memory that this process can't map, mmc_share and
+//   mmc_set_event_callback: MMC_ERR_UNSUPPORTED. `stream` is given to nobody.
+// - What this process reads is pinned for it, until just after its call: a put that needs that memory does not wait for its copy, but returns
+//   MMC_ERR_NO_SPACE, and mmc_unregister_segment MMC_ERR_BUSY. A put that does not end within MMC_DEFAULT_TERM_MS returns MMC_ERR_TIMEOUT. An object that lies only where this process can't map it is copied for it
+//   into shared DRAM, and MMC_ERR_NO_SPACE if there is no room.
+// - A call waits for the owner: no call "never blocks", but for as long as it looks something up there. Replies of batches take longer than 100 microseconds
+//   when the owner's processors are busy.
+//
+// What this process holds (pins, reservations, leases) goes back with mmc_uninit, or when the process ends, however it ends. The memory that
+// it has brought is withdrawn by mmc_uninit; if the process just ends, it waits for one that brings as much and takes it over, with what
+// is in it, for the owner's share_wait_ms.
+//
+// Returns MMC_OK; MMC_ERR_DISCONNECTED when no process shares a pool there, after `wait_ms` of waiting for one; MMC_ERR_UNSUPPORTED when the owner
+// refuses this process, with its reason (the process's user, another version); MMC_ERR_INVALID_PARAM; MMC_ERR_IO; MMC_ERR_OUT_OF_MEMORY when memory can't be
+// mapped; MMC_ERR_NO_SPACE when 1024 stores are open. Blocks for the owner's answer and while memory is mapped. Any thread. Since 0.1.
+int32_t mmc_attach(const char *address,
+                   const struct mmc_attach_options *options,
+                   struct mmc_store **store);
+
+// Tells this process's rank in a pool: that of its memory, to which what it puts goes first, and from which it gets first.
+//
+// `rank`: where it goes; MMC_NO_RANK for an attached process that brought no memory and named no rank. Returns MMC_OK or MMC_ERR_INVALID_PARAM. Never
+// blocks; any thread. Since 0.1.
+int32_t mmc_rank(struct mmc_store *store,
+                 uint32_t *rank);
 
 // Puts `size` bytes at `data` under `key`.
 //

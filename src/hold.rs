@@ -132,23 +132,50 @@ impl Holds {
         Ok((held, is_overdue))
     }
 
-    /// Hangs a lease that ends at `end` on an object. The caller has counted the holds on its copies.
-    pub(crate) fn lease(&self, object: &Object, held: Held, end: u64) -> Result<()> {
+    /// Hangs a lease that ends at `end` on an object, and gives its token. The caller has counted the holds on its copies.
+    pub(crate) fn lease(&self, object: &Object, held: Held, end: u64) -> Result<u64> {
         let mut ends = self.lock();
         ends.make_room()?;
-        let number = number_of(self.begin(held, State::Leased, end)?);
+        let token = self.begin(held, State::Leased, end)?;
+        let number = number_of(token);
         ends.push(&self.records, number);
         self.note_first(&ends);
         self.leases_on(object).push(number);
         self.leases.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        Ok(token)
+    }
+
+    /// What the hold of this token is on. For its holder, who alone ends it.
+    pub(crate) fn held(&self, token: u64) -> Option<Held> {
+        self.records.try_get(number_of(token)).map(Record::held)
+    }
+
+    /// Whether this lease has not ended.
+    pub(crate) fn is_leased(&self, token: u64) -> bool {
+        let record = self.records.try_get(number_of(token));
+        record.is_some_and(|record| record.is(token, State::Leased))
+    }
+
+    /// Ends this very lease, if it has not ended; the caller lets go of what it held. `object_of` gives the object of a slot.
+    pub(crate) fn end_this_lease<'o>(&self, token: u64, object_of: impl Fn(u32) -> &'o Object) -> Option<Held> {
+        let mut ends = self.lock();
+        if !self.is_leased(token) {
+            return None;
+        }
+        let number = number_of(token);
+        let held = self.records.get(number).held();
+        self.leases_on(object_of(held.slot)).remove(number);
+        self.finish_lease(&mut ends, number);
+        self.note_first(&ends);
+        Some(held)
     }
 
     /// Ends that lease of an object which would end first; the caller lets go of what it held. One that is overdue is a lease
     /// until [`Holds::overdue`] has taken it.
     pub(crate) fn end_lease(&self, object: &Object) -> Result<Held> {
         let mut ends = self.lock();
-        let held = self.finish_lease(&mut ends, object).ok_or(Error::NoLease)?;
+        let number = self.leases_on(object).pop().ok_or(Error::NoLease)?;
+        let held = self.finish_lease(&mut ends, number);
         self.note_first(&ends);
         Ok(held)
     }
@@ -178,8 +205,10 @@ impl Holds {
             return None;
         }
         if record.state() == State::Leased {
+            // The first of all ends is the first of its object's.
             let object = object_of(record.slot.load(Ordering::Relaxed));
-            let held = self.finish_lease(&mut ends, object).expect("it has this lease");
+            let number = self.leases_on(object).pop().expect("it has this lease");
+            let held = self.finish_lease(&mut ends, number);
             self.note_first(&ends);
             return Some(Overdue::Lease(held));
         }
@@ -220,16 +249,15 @@ impl Holds {
         Some(held)
     }
 
-    /// Ends the first lease of an object, if it has one.
-    fn finish_lease(&self, ends: &mut Ends, object: &Object) -> Option<Held> {
-        let number = self.leases_on(object).pop()?;
+    /// Ends a lease that was taken off its object.
+    fn finish_lease(&self, ends: &mut Ends, number: u32) -> Held {
         let record = self.records.get(number);
         ends.remove(&self.records, record.position.load(Ordering::Relaxed));
         let held = record.held();
         record.set_state(State::Free);
         self.give_back(number);
         self.leases.fetch_sub(1, Ordering::Relaxed);
-        Some(held)
+        held
     }
 
     fn give_back(&self, number: u32) {

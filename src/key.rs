@@ -11,6 +11,18 @@ use crate::error::{Result, invalid};
 /// The longest key, in bytes.
 pub(crate) const MAX_KEY_BYTES: usize = 256;
 
+/// Bytes of a name of the library's own: a mark and a number.
+pub(crate) const UNSEEN_BYTES: usize = 9;
+/// A control character.
+const UNSEEN_MARK: u8 = 1;
+
+/// The `number`th name of the library's own, for [`Key::unseen`].
+pub(crate) fn unseen_name(number: u64) -> [u8; UNSEEN_BYTES] {
+    let mut name = [UNSEEN_MARK; UNSEEN_BYTES];
+    name[1..].copy_from_slice(&number.to_le_bytes());
+    name
+}
+
 /// A valid key, borrowed from whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key<'a>(&'a [u8]);
@@ -29,6 +41,12 @@ impl<'a> Key<'a> {
             check_text(bytes)?;
         }
         Ok(Key(bytes))
+    }
+
+    /// A name of the library's own, under a byte that no valid key begins with.
+    pub(crate) fn unseen(name: &'a [u8; UNSEEN_BYTES]) -> Key<'a> {
+        debug_assert!(name[0] == UNSEEN_MARK);
+        Key(name)
     }
 
     pub(crate) fn bytes(&self) -> &'a [u8] {

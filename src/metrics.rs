@@ -12,7 +12,7 @@
 //! Order: the five documented families first, as the contract lists them, then the others by name. Several segments of
 //! one medium and rank are one series, their sum: addresses don't belong into labels.
 //!
-//! To add a counter: a variant of [`Counter`] and its line in [`COUNTERS`], in the same order.
+//! To add a counter: a variant of [`Counter`] and its line in [`FAMILIES`], in the same order.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -67,8 +67,11 @@ pub(crate) enum Counter {
     SsdHits,
 }
 
+/// How many there are.
+pub(crate) const COUNTERS: usize = FAMILIES.len();
+
 /// Every counter with its family and its line of the summary, in the order of [`Counter`], which is the summary's.
-const COUNTERS: [(Counter, &str, &str, &str); 24] = [
+const FAMILIES: [(Counter, &str, &str, &str); 24] = [
     (
         Counter::AllocOperations,
         "memcache_alloc_operations_total",
@@ -218,8 +221,8 @@ const COUNTERS: [(Counter, &str, &str, &str); 24] = [
 // A counter's number is its place in every table here.
 const _: () = {
     let mut place = 0;
-    while place < COUNTERS.len() {
-        assert!(COUNTERS[place].0 as usize == place);
+    while place < COUNTERS {
+        assert!(FAMILIES[place].0 as usize == place);
         place += 1;
     }
 };
@@ -238,7 +241,7 @@ const CALLBACK: usize = error::NAMES.len();
 
 #[derive(Default)]
 struct Cells {
-    counters: [AtomicU64; COUNTERS.len()],
+    counters: [AtomicU64; COUNTERS],
     failures: [AtomicU64; CALLBACK + 1],
 }
 
@@ -251,6 +254,8 @@ pub(crate) struct Gauges {
     pub(crate) leases: u64,
     pub(crate) pins: u64,
     pub(crate) reservations: u64,
+    /// Processes that are attached.
+    pub(crate) guests: u64,
     /// Memory of the index.
     pub(crate) index_bytes: u64,
     /// Memory of objects, allocators and tables, the index not included.
@@ -317,6 +322,11 @@ impl Metrics {
             .sum()
     }
 
+    /// Every counter over all threads, at its place in [`Counter`].
+    pub(crate) fn totals(&self) -> [u64; COUNTERS] {
+        FAMILIES.map(|(counter, ..)| self.total(counter))
+    }
+
     fn failures(&self, place: usize) -> u64 {
         self.cells
             .iter()
@@ -340,7 +350,7 @@ impl Metrics {
         let mut line = |title: &str, total: u64| {
             let _ = writeln!(summary, "{title}: {total}"); // writing to a string can't fail
         };
-        for (counter, _, _, title) in COUNTERS {
+        for (counter, _, _, title) in FAMILIES {
             line(title, self.total(counter));
         }
         line("Failures", reasons().map(|(place, _)| self.failures(place)).sum());
@@ -366,7 +376,7 @@ fn reasons() -> impl Iterator<Item = (usize, String)> {
 /// The registry of one store and a hold on everything in it.
 struct Families {
     registry: Registry,
-    /// In the order of [`COUNTERS`].
+    /// In the order of [`FAMILIES`].
     counters: Vec<IntCounter>,
     failures: IntCounterVec,
     calls: IntCounterVec,
@@ -376,6 +386,7 @@ struct Families {
     leases: IntGauge,
     pins: IntGauge,
     reservations: IntGauge,
+    guests: IntGauge,
     index_bytes: IntGauge,
     metadata_bytes: IntGauge,
     segments: IntGaugeVec,
@@ -392,7 +403,7 @@ impl Families {
         let gauges = |name, help, labels| add_to(&registry, IntGaugeVec::new(Opts::new(name, help), labels)?);
         let place = &["medium", "rank"];
         Ok(Families {
-            counters: COUNTERS
+            counters: FAMILIES
                 .iter()
                 .map(|&(_, name, help, _)| counter(name, help))
                 .collect::<prometheus::Result<_>>()?,
@@ -416,6 +427,7 @@ impl Families {
             leases: gauge("memcache_leases", "Current number of leases")?,
             pins: gauge("memcache_pins", "Current number of pins")?,
             reservations: gauge("memcache_reservations", "Current number of open reservations")?,
+            guests: gauge("memcache_attached_processes", "Current number of attached processes")?,
             index_bytes: gauge("memcache_index_bytes", "Memory of the index in bytes")?,
             metadata_bytes: gauge(
                 "memcache_metadata_bytes",
@@ -437,7 +449,7 @@ impl Families {
     }
 
     fn set_counters(&self, metrics: &Metrics) {
-        for (&(counter, ..), copy) in COUNTERS.iter().zip(&self.counters) {
+        for (&(counter, ..), copy) in FAMILIES.iter().zip(&self.counters) {
             copy.reset();
             copy.inc_by(metrics.total(counter));
         }
@@ -454,6 +466,7 @@ impl Families {
         self.leases.set(shown(gauges.leases));
         self.pins.set(shown(gauges.pins));
         self.reservations.set(shown(gauges.reservations));
+        self.guests.set(shown(gauges.guests));
         self.index_bytes.set(shown(gauges.index_bytes));
         self.metadata_bytes.set(shown(gauges.metadata_bytes));
         // A segment that is gone takes its series along.

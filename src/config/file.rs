@@ -5,12 +5,13 @@
 //! count. Lines end in LF or CRLF, the text is UTF-8 (comments need not be), a byte order mark is skipped. Nothing is
 //! quoted, nothing continues on the next line. Of a key that comes twice the last line counts, and a note says so.
 //!
-//! Keys come in three kinds:
+//! Keys come in four kinds:
 //!
 //! - `mmc.NAME`: the library's own options. An unknown one is an error.
 //! - `ock.mmc.NAME` keys of the multi-process service that mean something here (`DROP_IN`). Where an own option says
 //!   the same thing, the own option wins, wherever in the file it stands.
-//! - `ock.mmc.NAME` keys that mean nothing in one process: addresses, RDMA, thread pools, TLS (`UNUSED`). Their values
+//! - `ock.mmc.NAME` keys for those who attach to a pool (`CLIENTS`). Their values are checked, and a note lists them.
+//! - `ock.mmc.NAME` keys that mean nothing on one host: addresses, RDMA, thread pools, TLS (`UNUSED`). Their values
 //!   are checked for type and range, and one note lists them. Any other `ock.mmc.` key gets a note with its line:
 //!   files hold more keys than any list.
 //!
@@ -135,9 +136,19 @@ const DROP_IN: &[(&str, Setter)] = &[
     }),
 ];
 
+/// Keys that say where the owner of a pool is, and how long to wait for it: for whoever attaches by the same file, as the Python drop-in does.
+const CLIENTS: &[(&str, Check)] = &[
+    ("ock.mmc.meta_service_url", check_url),
+    ("ock.mmc.client.retry_milliseconds", |text| {
+        parse_number(text, 0, 600_000).map(drop)
+    }),
+    ("ock.mmc.client.timeout.seconds", |text| {
+        parse_number(text, 1, 600).map(drop)
+    }),
+];
+
 /// Keys of the multi-process service that mean nothing in one process. HBM is always registered by the host.
 const UNUSED: &[(&str, Check)] = &[
-    ("ock.mmc.meta_service_url", check_url),
     ("ock.mmc.meta_service.config_store_url", check_url),
     ("ock.mmc.log_path", check_path),
     ("ock.mmc.local_service.world_size", |text| {
@@ -152,12 +163,6 @@ const UNUSED: &[(&str, Check)] = &[
     }),
     ("ock.mmc.local_service.max.hbm.size", |text| {
         parse_service_bytes(text).map(drop)
-    }),
-    ("ock.mmc.client.retry_milliseconds", |text| {
-        parse_number(text, 0, 600_000).map(drop)
-    }),
-    ("ock.mmc.client.timeout.seconds", |text| {
-        parse_number(text, 1, 600).map(drop)
     }),
     ("ock.mmc.client.read_thread_pool.size", |text| {
         parse_number(text, 1, 64).map(drop)
@@ -235,7 +240,9 @@ struct Settings<'a> {
     own: Options,
     /// Set by keys of `DROP_IN`.
     drop_in: Options,
-    /// Keys of `UNUSED` in the order of their first lines.
+    /// Keys of `CLIENTS` in the order of their first lines.
+    clients: Vec<&'a str>,
+    /// Keys of `UNUSED` in that order.
     unused: Vec<&'a str>,
     /// The last line of each key.
     lines: HashMap<&'a str, usize>,
@@ -256,6 +263,11 @@ impl<'a> Settings<'a> {
         } else if let Some(setter) = find(DROP_IN, key) {
             let remark = setter(&mut self.drop_in, value).map_err(wrong)?;
             self.note_remark(line, key, value, remark);
+        } else if let Some(check) = find(CLIENTS, key) {
+            check(value).map_err(wrong)?;
+            if repeated.is_none() {
+                self.clients.push(key);
+            }
         } else if let Some(check) = find(UNUSED, key).or(key.starts_with(TLS_PREFIX).then_some(check_path as Check)) {
             check(value).map_err(wrong)?;
             if repeated.is_none() {
@@ -278,14 +290,21 @@ impl<'a> Settings<'a> {
 
     fn finish(mut self) -> Result<(Options, Vec<Note>)> {
         self.check_watermarks()?;
-        if !self.unused.is_empty() {
-            let keys: Vec<String> = self.unused.iter().map(|key| shown(key)).collect();
-            let message = format!(
-                "{}: without meaning in one process, ignored: {}",
-                self.name,
-                keys.join(", ")
-            );
-            self.note(Level::Info, message);
+        let lists = [
+            (
+                "of those who attach to a pool, not of a store",
+                std::mem::take(&mut self.clients),
+            ),
+            (
+                "without meaning in one process, ignored",
+                std::mem::take(&mut self.unused),
+            ),
+        ];
+        for (what, keys) in lists {
+            if !keys.is_empty() {
+                let keys: Vec<String> = keys.iter().map(|key| shown(key)).collect();
+                self.note(Level::Info, format!("{}: {what}: {}", self.name, keys.join(", ")));
+            }
         }
         Ok((self.own.or(self.drop_in), self.notes))
     }

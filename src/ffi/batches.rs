@@ -208,7 +208,7 @@ unsafe fn put(
         )
     };
     entered
-        .store()
+        .pool()
         .batch_put(|number| elements.element(number), &options, results)
 }
 
@@ -293,7 +293,7 @@ unsafe fn get(
         (stream_of(options)?, slice_mut("results", results, count)?, sizes)
     };
     entered
-        .store()
+        .pool()
         .batch_get(|number| elements.element(number), flags, stream, results, sizes)
 }
 
@@ -314,8 +314,7 @@ pub unsafe extern "C" fn mmc_batch_exist(
         check_flags(flags, MMC_PEEK)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_exist(key, flags, results);
-        Ok(())
+        entered.pool().batch_exist(key, flags, results)
     })
 }
 
@@ -342,7 +341,7 @@ pub unsafe extern "C" fn mmc_prefix_len(
         // SAFETY: the caller gives an array of `count` elements and room for the length.
         unsafe {
             let key = keys_at(keys, count)?;
-            put_out(length, entered.store().prefix_len(count, key, flags)?);
+            put_out(length, entered.pool().prefix_len(count, key, flags)?);
         }
         Ok(())
     })
@@ -367,10 +366,9 @@ pub unsafe extern "C" fn mmc_batch_query(
         check_flags(flags, MMC_PEEK | MMC_QUERY_RESERVED)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let ((key, results), out) = unsafe { (keys_and_results(keys, count, results)?, Out::new(infos, count)?) };
-        entered.store().batch_query(key, flags, results, |number, view| {
+        entered.pool().batch_query(key, flags, results, |number, view| {
             out.write(number, &object_info(view))
-        });
-        Ok(())
+        })
     })
 }
 
@@ -391,8 +389,7 @@ pub unsafe extern "C" fn mmc_batch_remove(
         check_flags(flags, 0)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_remove(key, results);
-        Ok(())
+        entered.pool().batch_remove(key, results)
     })
 }
 
@@ -421,7 +418,7 @@ pub unsafe extern "C" fn mmc_evict(
         let way = Way::down(required_medium("from", from)?, required_medium("to", to)?)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_evict(key, way, results)
+        entered.pool().batch_evict(key, way, results)
     })
 }
 
@@ -446,7 +443,7 @@ pub unsafe extern "C" fn mmc_prefetch(
         let way = Way::up(required_medium("from", from)?, required_medium("to", to)?)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_prefetch(key, way, results)
+        entered.pool().batch_prefetch(key, way, results)
     })
 }
 

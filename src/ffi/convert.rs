@@ -319,6 +319,7 @@ pub(super) unsafe fn put_options<'a>(options: *const mmc_put_options) -> Result<
                 preferred: &[],
                 medium: None,
                 stream: 0,
+                guest: None,
             },
             0,
         ));
@@ -330,6 +331,7 @@ pub(super) unsafe fn put_options<'a>(options: *const mmc_put_options) -> Result<
         preferred: unsafe { slice("preferred_ranks", given.preferred_ranks, given.preferred_count)? },
         medium: medium_from(given.medium)?,
         stream: given.stream.expose_provenance(),
+        guest: None,
     };
     options.check()?;
     Ok((options, given.term_ms))

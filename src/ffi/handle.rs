@@ -8,7 +8,6 @@
 //! touches anything that a thread of its parent may have left half-done.
 
 use std::ffi::c_void;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,7 +18,9 @@ use super::slot::{self, Slot};
 use crate::error::{Error, Result, words};
 use crate::gate::Line;
 use crate::http::Server;
-use crate::store::Store;
+use crate::pool::Pool;
+use crate::share::address;
+use crate::share::host::{Host, Terms};
 use crate::stripe::{self, STRIPES};
 
 /// Stores that can be open in one process at once.
@@ -27,17 +28,61 @@ const SLOTS: usize = 1024;
 
 /// What a handle stands for.
 pub(super) struct Instance {
-    pub(super) store: Arc<Store>,
+    pub(super) pool: Pool,
     /// Taken out when the store is closed.
     http: Mutex<Option<Server>>,
+    /// Who serves other processes. Taken out, too.
+    host: Mutex<Option<Host>>,
+    /// How it is shared if it is; `None` for one that can't be.
+    terms: Option<Terms>,
 }
 
 impl Instance {
-    pub(super) fn new(store: Arc<Store>, http: Option<Server>) -> Instance {
+    pub(super) fn new(pool: Pool, http: Option<Server>, terms: Option<Terms>) -> Instance {
         Instance {
-            store,
+            pool,
             http: Mutex::new(http),
+            host: Mutex::new(None),
+            terms,
         }
+    }
+}
+
+impl Instance {
+    fn http_address(&self) -> Result<String> {
+        if let Pool::Attached(attached) = &self.pool {
+            return attached.http_address();
+        }
+        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(http
+            .as_ref()
+            .map_or(String::new(), |server| server.address().to_string()))
+    }
+
+    /// Shares the store at an address.
+    pub(super) fn share(&self, address: &str) -> Result<()> {
+        let (Pool::Own(store), Some(terms)) = (&self.pool, &self.terms) else {
+            return Err(Error::Unsupported("to share a pool that another process owns".into()));
+        };
+        let path = address::path_of(address)?;
+        let http_address = self.http_address()?;
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        if host.is_some() {
+            return Err(Error::Busy("the store is shared already".into()));
+        }
+        *host = Some(Host::start(Arc::clone(store), path, terms.clone(), http_address)?);
+        Ok(())
+    }
+
+    /// Disconnects who is attached to it, stops its threads, and lets its memory go.
+    pub(super) fn stop(&self) {
+        let Pool::Own(store) = &self.pool else { return };
+        // What other processes hold goes back before it is asked who holds something.
+        let host = self.host.lock().unwrap_or_else(PoisonError::into_inner).take();
+        host.into_iter().for_each(Host::stop);
+        let http = self.http.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(http);
+        store.stop();
     }
 }
 
@@ -74,14 +119,18 @@ impl Place {
 pub(super) struct Entered(slot::Entered<'static, Instance, Box<[Line]>>);
 
 impl Entered {
-    pub(super) fn store(&self) -> &Store {
-        &self.0.store
+    pub(super) fn pool(&self) -> &Pool {
+        &self.0.pool
     }
 
-    /// Where the admin port listens.
-    pub(super) fn http_address(&self) -> Option<SocketAddr> {
-        let http = self.0.http.lock().unwrap_or_else(PoisonError::into_inner);
-        http.as_ref().map(Server::address)
+    /// Where the admin port listens, "" when it is off.
+    pub(super) fn http_address(&self) -> Result<String> {
+        self.0.http_address()
+    }
+
+    /// Shares the store at an address.
+    pub(super) fn share(&self, address: &str) -> Result<()> {
+        self.0.share(address)
     }
 }
 
@@ -99,6 +148,7 @@ pub(super) fn open(instance: Instance) -> Result<*mut c_void> {
             ((uses as usize) << USES_SHIFT) | (number << SLOT_SHIFT) | MARK,
         ));
     }
+    instance.stop();
     Err(Error::NoSpace(words!(
         "{SLOTS} stores are open in this process, which is the limit"
     )))
@@ -109,8 +159,13 @@ pub(super) fn open(instance: Instance) -> Result<*mut c_void> {
 fn slot_of(handle: *const c_void) -> Result<(&'static InstanceSlot, u64)> {
     let number = handle.addr();
     let place = TABLE.get((number & ((1 << USES_SHIFT) - 1)) >> SLOT_SHIFT);
-    let place = place.filter(|_| number & MARK != 0).ok_or(Error::NotStarted)?;
-    let slot = place.slot.get().ok_or(Error::NotStarted)?;
+    // No error is made before there is one: to drop it again costs each call as much as all of this.
+    let Some(place) = place.filter(|_| number & MARK != 0) else {
+        return Err(Error::NotStarted);
+    };
+    let Some(slot) = place.slot.get() else {
+        return Err(Error::NotStarted);
+    };
     if place.forks.load(Ordering::Relaxed) != boundary::forks() {
         return Err(Error::Forked);
     }
@@ -121,13 +176,16 @@ fn slot_of(handle: *const c_void) -> Result<(&'static InstanceSlot, u64)> {
 #[inline(always)]
 pub(super) fn enter(handle: *const c_void) -> Result<Entered> {
     let (slot, uses) = slot_of(handle)?;
-    slot.enter(uses, stripe::index()).map(Entered).ok_or(Error::NotStarted)
+    match slot.enter(uses, stripe::index()) {
+        Some(entered) => Ok(Entered(entered)),
+        None => Err(Error::NotStarted),
+    }
 }
 
 /// Runs a call that ends a pin or a reservation: it works while the store is being closed and after that, too. The last one ends it.
-pub(super) fn with_remains<T>(handle: *const c_void, act: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+pub(super) fn with_remains<T>(handle: *const c_void, act: impl FnOnce(&Pool) -> Result<T>) -> Result<T> {
     let (slot, uses) = slot_of(handle)?;
-    slot.with_remains(uses, stripe::index(), |instance| act(&instance.store), is_unused)
+    slot.with_remains(uses, stripe::index(), |instance| act(&instance.pool), is_unused)
         .ok_or(Error::NotStarted)?
 }
 
@@ -139,27 +197,32 @@ pub(super) fn close(handle: *const c_void) -> Result<()> {
             "a store can't be closed from inside a callback of the library".into(),
         ));
     }
-    if enter(handle)?.store().events.is_own_thread() {
+    if enter(handle)?.pool().is_hearing() {
         return Err(Error::Busy("a store can't be closed from its event callback".into()));
     }
     let closing = slot.begin_closing(uses).ok_or(Error::NotStarted)?;
-    let Instance { store, http } = closing.instance();
-    store.set_leaving(true);
-    closing.wait_for_calls();
-    if let Err(error) = store.release_host_memory() {
-        store.set_leaving(false);
-        closing.give_up();
-        return Err(error);
+    match &closing.instance().pool {
+        Pool::Own(store) => {
+            store.set_leaving(true);
+            closing.wait_for_calls();
+            if let Err(error) = store.release_host_memory() {
+                store.set_leaving(false);
+                closing.give_up();
+                return Err(error);
+            }
+            store.begin_closing();
+        }
+        Pool::Attached(attached) => {
+            closing.wait_for_calls();
+            attached.begin_closing();
+        }
     }
-    store.begin_closing();
-    let http = http.lock().unwrap_or_else(PoisonError::into_inner).take();
-    drop(http);
-    store.stop();
+    closing.instance().stop();
     closing.finish(stripe::index(), is_unused);
     Ok(())
 }
 
 /// Whether no pin and no reservation keeps the memory of a closed store.
 fn is_unused(instance: &Instance) -> bool {
-    instance.store.tokens() == 0
+    instance.pool.tokens() == 0
 }

@@ -16,7 +16,7 @@ use super::convert::{
 use super::handle;
 use super::types::{MMC_PEEK, mmc_get_options, mmc_key, mmc_put_options, mmc_store, mmc_view};
 use crate::error::{Error, Result, invalid};
-use crate::store::Store;
+use crate::pool::Pool;
 use crate::store::inplace::View;
 
 /// Takes `key` and memory for `size` bytes, which the caller fills. Nobody sees the object before mmc_commit.
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn mmc_reserve(
         // SAFETY: the caller gives a key, null or its options, and a struct of the size that it says.
         unsafe {
             let (key, (options, term), out) = (key_from(key)?, put_options(options)?, Out::new(view, 1)?);
-            out.write(0, &view_of(&entered.store().reserve(&key, size, &options, term)?));
+            out.write(0, &view_of(&entered.pool().reserve(&key, size, &options, term)?));
         }
         Ok(())
     })
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn mmc_reserve(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_commit(store: *mut mmc_store, token: u64) -> i32 {
     guard("mmc_commit", || {
-        handle::with_remains(store.cast(), |store| commit(store, token))
+        handle::with_remains(store.cast(), |pool| commit(pool, token))
     })
 }
 
@@ -64,7 +64,7 @@ pub unsafe extern "C" fn mmc_commit(store: *mut mmc_store, token: u64) -> i32 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_abort(store: *mut mmc_store, token: u64) -> i32 {
     guard("mmc_abort", || {
-        handle::with_remains(store.cast(), |store| store.abort(token))
+        handle::with_remains(store.cast(), |pool| pool.abort(token))
     })
 }
 
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn mmc_pin(store: *mut mmc_store, key: mmc_key, flags: u32
         check_flags(flags, MMC_PEEK)?;
         // SAFETY: the caller gives a key and a struct of the size that it says.
         let (key, out) = unsafe { (key_from(key)?, Out::new(view, 1)?) };
-        out.write(0, &view_of(&entered.store().pin(&key, flags)?));
+        out.write(0, &view_of(&entered.pool().pin(&key, flags)?));
         Ok(())
     })
 }
@@ -93,7 +93,7 @@ pub unsafe extern "C" fn mmc_pin(store: *mut mmc_store, key: mmc_key, flags: u32
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_unpin(store: *mut mmc_store, token: u64) -> i32 {
     guard("mmc_unpin", || {
-        handle::with_remains(store.cast(), |store| store.unpin(token))
+        handle::with_remains(store.cast(), |pool| pool.unpin(token))
     })
 }
 
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn mmc_add_lease(store: *mut mmc_store, key: mmc_key, term
     guard("mmc_add_lease", || {
         let entered = handle::enter(store.cast())?;
         // SAFETY: the caller gives a key.
-        entered.store().add_lease(&unsafe { key_from(key)? }, term_ms)
+        entered.pool().add_lease(&unsafe { key_from(key)? }, term_ms)
     })
 }
 
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn mmc_remove_lease(store: *mut mmc_store, key: mmc_key) -
     guard("mmc_remove_lease", || {
         let entered = handle::enter(store.cast())?;
         // SAFETY: the caller gives a key.
-        entered.store().remove_lease(&unsafe { key_from(key)? })
+        entered.pool().remove_lease(&unsafe { key_from(key)? })
     })
 }
 
@@ -155,8 +155,7 @@ pub unsafe extern "C" fn mmc_batch_reserve(
         };
         let element = |number: usize| Ok((key(number)?, sizes[number]));
         let show = |number, view| out.write(number, &view_of(&view));
-        entered.store().batch_reserve(element, &options, term, results, show);
-        Ok(())
+        entered.pool().batch_reserve(element, &options, term, results, show)
     })
 }
 
@@ -175,14 +174,13 @@ pub unsafe extern "C" fn mmc_batch_commit(
     guard("mmc_batch_commit", || {
         // SAFETY: the caller gives arrays of `count` elements.
         let (tokens, results) = unsafe { tokens_and_results(tokens, count, flags, results)? };
-        handle::with_remains(store.cast(), |store| {
-            if store.is_serving() {
-                store.batch_commit(tokens, results);
-            } else {
-                tokens.iter().zip(results).for_each(|(token, code)| {
-                    *code = commit(store, *token).map_or_else(|error| error.code(), |()| 0);
-                });
+        handle::with_remains(store.cast(), |pool| {
+            if pool.is_serving() {
+                return pool.batch_commit(tokens, results);
             }
+            tokens.iter().zip(results).for_each(|(token, code)| {
+                *code = commit(pool, *token).map_or_else(|error| error.code(), |()| 0);
+            });
             Ok(())
         })
     })
@@ -200,10 +198,7 @@ pub unsafe extern "C" fn mmc_batch_abort(
     guard("mmc_batch_abort", || {
         // SAFETY: the caller gives arrays of `count` elements.
         let (tokens, results) = unsafe { tokens_and_results(tokens, count, flags, results)? };
-        handle::with_remains(store.cast(), |store| {
-            store.batch_abort(tokens, results);
-            Ok(())
-        })
+        handle::with_remains(store.cast(), |pool| pool.batch_abort(tokens, results))
     })
 }
 
@@ -227,9 +222,8 @@ pub unsafe extern "C" fn mmc_batch_pin(
         // SAFETY: the caller gives arrays of `count` elements.
         let ((key, results), out) = unsafe { (keys_and_results(keys, count, results)?, Out::new(views, count)?) };
         entered
-            .store()
-            .batch_pin(key, flags, results, |number, view| out.write(number, &view_of(&view)));
-        Ok(())
+            .pool()
+            .batch_pin(key, flags, results, |number, view| out.write(number, &view_of(&view)))
     })
 }
 
@@ -245,10 +239,7 @@ pub unsafe extern "C" fn mmc_batch_unpin(
     guard("mmc_batch_unpin", || {
         // SAFETY: the caller gives arrays of `count` elements.
         let (tokens, results) = unsafe { tokens_and_results(tokens, count, flags, results)? };
-        handle::with_remains(store.cast(), |store| {
-            store.batch_unpin(tokens, results);
-            Ok(())
-        })
+        handle::with_remains(store.cast(), |pool| pool.batch_unpin(tokens, results))
     })
 }
 
@@ -270,8 +261,7 @@ pub unsafe extern "C" fn mmc_batch_add_lease(
         check_flags(flags, 0)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_add_lease(key, term_ms, results);
-        Ok(())
+        entered.pool().batch_add_lease(key, term_ms, results)
     })
 }
 
@@ -289,8 +279,7 @@ pub unsafe extern "C" fn mmc_batch_remove_lease(
         check_flags(flags, 0)?;
         // SAFETY: the caller gives arrays of `count` elements.
         let (key, results) = unsafe { keys_and_results(keys, count, results)? };
-        entered.store().batch_remove_lease(key, results);
-        Ok(())
+        entered.pool().batch_remove_lease(key, results)
     })
 }
 
@@ -344,16 +333,16 @@ pub unsafe extern "C" fn mmc_batch_copy(
                 Ok((address, unsafe { buffers(data, sizes)? }))
             }
         };
-        entered.store().batch_copy(element, direction, stream, results)
+        entered.pool().batch_copy(element, direction, stream, results)
     })
 }
 
 /// A commit into a store that was closed is too late: it only gives the memory up.
-fn commit(store: &Store, token: u64) -> Result<()> {
-    if store.is_serving() {
-        return store.commit(token);
+fn commit(pool: &Pool, token: u64) -> Result<()> {
+    if pool.is_serving() {
+        return pool.commit(token);
     }
-    store.abort(token)?;
+    pool.abort(token)?;
     Err(Error::NotStarted)
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::path::PathBuf;
 use std::ptr::with_exposed_provenance_mut;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::boundary::guard;
 use super::convert::{Out, check_reserved, put_out, read, require_out, slice, switch_from, text_from};
@@ -14,10 +15,13 @@ use super::types::{
 };
 use crate::clock::HostClock;
 use crate::config::share::{parse_ids, text_of_ids};
-use crate::config::{Eviction, Memory, Note, Options, named};
+use crate::config::{Config, Eviction, Memory, Note, Options, named};
 use crate::error::{Result, invalid};
 use crate::http::{Admin, Server};
 use crate::log::{self, Level, say};
+use crate::pool::Pool;
+use crate::share::address::Access;
+use crate::share::host::Terms;
 use crate::store::Store;
 
 /// The version of the library, "major.minor.patch". A static string. Since 0.1.
@@ -140,8 +144,9 @@ pub unsafe extern "C" fn mmc_config_parse(
 /// admin port. Borrowed for the call. `store`: where the handle goes on success, to be closed with mmc_uninit.
 ///
 /// Returns MMC_OK; MMC_ERR_INVALID_PARAM for a setting that is wrong, wherever it comes from, by name, and for a state that is of another
-/// version, size or store; MMC_ERR_BUSY when another store has the state open; MMC_ERR_IO when the file can't be read or the admin port's address is taken; MMC_ERR_OUT_OF_MEMORY when the segment can't be mapped or a thread not
-/// started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
+/// version, size or store; MMC_ERR_BUSY when another store has the state open, or a process shares its pool at the `share` of the config;
+/// MMC_ERR_IO when the file can't be read, the admin port's address is taken or the socket of `share` can't be made; MMC_ERR_OUT_OF_MEMORY
+/// when the segment can't be mapped or a thread not started; MMC_ERR_NO_SPACE when 1024 stores are open. On failure nothing is left open. Blocks while files are read and, with `prefault`,
 /// while memory is touched. Any thread; several stores may be open at once. Since 0.1.
 ///
 /// Example: `mmc_store *store; if (mmc_init(NULL, &store) != MMC_OK) puts(mmc_last_error());`
@@ -171,8 +176,11 @@ pub unsafe extern "C" fn mmc_init(config: *const mmc_config, store: *mut *mut mm
         if let Some(server) = &http {
             say!(Level::Info, "admin port listens at {}", server.address());
         }
-        let instance = Instance::new(Arc::clone(&opened), http);
-        let handle = handle::open(instance).inspect_err(|_| opened.stop())?;
+        let instance = Instance::new(Pool::Own(opened), http, Some(terms_of(&config)));
+        if let Some(address) = &config.share {
+            instance.share(address).inspect_err(|_| instance.stop())?;
+        }
+        let handle = handle::open(instance)?;
         // SAFETY: not null, and the caller's to write.
         unsafe { put_out(store, handle.cast()) };
         Ok(())
@@ -208,6 +216,18 @@ fn announce(level: Option<Level>, notes: Vec<Note>) {
     }
     for note in notes {
         say!(note.level, "{}", note.message);
+    }
+}
+
+/// How a store of this config is shared, if it is.
+fn terms_of(config: &Config) -> Terms {
+    Terms {
+        access: Access {
+            mode: config.share_mode,
+            users: config.share_users.clone(),
+            groups: config.share_groups.clone(),
+        },
+        wait: Duration::from_millis(config.share_wait_ms),
     }
 }
 

@@ -12,6 +12,8 @@ pub mod types;
 pub mod lifetime;
 pub mod segments;
 
+pub mod sharing;
+
 pub mod objects;
 
 pub mod batches;

@@ -36,7 +36,7 @@ pub unsafe extern "C" fn mmc_put(
         // SAFETY: the caller gives a key, `size` readable bytes, and null or its options.
         unsafe {
             let (key, (options, _)) = (key_from(key)?, put_options(options)?);
-            entered.store().put(&key, &buffers(&[data], &[size])?, &options)
+            entered.pool().put(&key, &buffers(&[data], &[size])?, &options)
         }
     })
 }
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn mmc_putv(
         unsafe {
             let (key, (options, _)) = (key_from(key)?, put_options(options)?);
             let buffers = buffers(slice("data", data, count)?, slice("sizes", sizes, count)?)?;
-            entered.store().put(&key, &buffers, &options)
+            entered.pool().put(&key, &buffers, &options)
         }
     })
 }
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn mmc_get(
         unsafe {
             let (key, stream) = (key_from(key)?, stream_of(options)?);
             let size = entered
-                .store()
+                .pool()
                 .get(&key, &buffers(&[data.cast_const()], &[size])?, flags, stream)?;
             put_out(true_size, size);
         }
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn mmc_getv(
         unsafe {
             let (key, stream) = (key_from(key)?, stream_of(options)?);
             let buffers = buffers(slice("data", data.cast(), count)?, slice("sizes", sizes, count)?)?;
-            let size = entered.store().get(&key, &buffers, flags, stream)?;
+            let size = entered.pool().get(&key, &buffers, flags, stream)?;
             put_out(true_size, size);
         }
         Ok(())
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn mmc_exist(store: *mut mmc_store, key: mmc_key, flags: u
         let entered = handle::enter(store.cast())?;
         check_flags(flags, MMC_PEEK)?;
         // SAFETY: the caller gives a key.
-        entered.store().exist(&unsafe { key_from(key)? }, flags)
+        entered.pool().exist(&unsafe { key_from(key)? }, flags)
     })
 }
 
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn mmc_query(store: *mut mmc_store, key: mmc_key, flags: u
         check_flags(flags, MMC_PEEK | MMC_QUERY_RESERVED)?;
         // SAFETY: the caller gives a key and a struct of the size that it says.
         let (key, out) = unsafe { (key_from(key)?, Out::new(info, 1)?) };
-        out.write(0, &object_info(&entered.store().query_one(&key, flags)?));
+        out.write(0, &object_info(&entered.pool().query(&key, flags)?));
         Ok(())
     })
 }
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn mmc_remove(store: *mut mmc_store, key: mmc_key) -> i32 
     guard("mmc_remove", || {
         let entered = handle::enter(store.cast())?;
         // SAFETY: the caller gives a key.
-        entered.store().remove(&unsafe { key_from(key)? })
+        entered.pool().remove(&unsafe { key_from(key)? })
     })
 }
 
@@ -175,7 +175,7 @@ pub unsafe extern "C" fn mmc_remove(store: *mut mmc_store, key: mmc_key) -> i32 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_remove_all(store: *mut mmc_store, removed: *mut u64) -> i32 {
     guard("mmc_remove_all", || {
-        let number = handle::enter(store.cast())?.store().remove_all();
+        let number = handle::enter(store.cast())?.pool().remove_all()?;
         // SAFETY: null or the caller's to write.
         unsafe { put_out(removed, number) };
         Ok(())
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn mmc_list_keys(
         let mut next = Some(0);
         while let Some(from) = next {
             page.clear();
-            next = entered.store().page_of_keys(from, |key| page.add(key.bytes()));
+            next = entered.pool().page_of_keys(from, |key| page.add(key))?;
             let keys = page.keys();
             // SAFETY: the host gave a function that may be called so; the keys are valid for the call.
             if !keys.is_empty() && unsafe { callback(context, keys.as_ptr(), keys.len()) } != 0 {

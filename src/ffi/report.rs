@@ -64,10 +64,8 @@ pub unsafe extern "C" fn mmc_stats(store: *mut mmc_store, statistics: *mut mmc_s
         let entered = handle::enter(store.cast())?;
         // SAFETY: the caller gives a struct of the size that it says.
         let out = unsafe { Out::new(statistics, 1)? };
-        // A host's clock may have moved on since the last call.
-        entered.store().sweep();
-        let levels = entered.store().statistics();
-        let total = |counter| entered.store().total(counter);
+        let (levels, totals) = entered.pool().statistics()?;
+        let total = |counter: Counter| totals[counter as usize];
         out.write(
             0,
             &mmc_statistics {
@@ -100,7 +98,7 @@ pub unsafe extern "C" fn mmc_stats(store: *mut mmc_store, statistics: *mut mmc_s
                 move_failures: total(Counter::MoveFailures),
                 rotten_objects: total(Counter::RottenObjects),
                 spill_drops: total(Counter::SpillDrops),
-                attached: 0,
+                attached: levels.guests,
             },
         );
         Ok(())
@@ -121,9 +119,7 @@ pub unsafe extern "C" fn mmc_http_address(
 ) -> i32 {
     guard("mmc_http_address", || {
         let entered = handle::enter(store.cast())?;
-        let text = entered
-            .http_address()
-            .map_or(String::new(), |address| address.to_string());
+        let text = entered.http_address()?;
         let text = CString::new(text).expect("an address has no NUL");
         let bytes = text.as_bytes_with_nul();
         // SAFETY: null or the caller's to write.
@@ -155,7 +151,7 @@ pub unsafe extern "C" fn mmc_set_event_callback(
     guard("mmc_set_event_callback", || {
         let entered = handle::enter(store.cast())?;
         let listener = callback.map(|callback| Box::new(HostListener { callback, context }) as Box<dyn Listener>);
-        entered.store().events.listen(listener)
+        entered.pool().listen(listener)
     })
 }
 

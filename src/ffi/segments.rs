@@ -45,7 +45,7 @@ pub unsafe extern "C" fn mmc_register_segment(
         // SAFETY: the caller gives null or its struct.
         let options = unsafe { read(options)? }.ok_or_else(|| invalid!("options is null"))?;
         let (plan, source) = plan_from(&options)?;
-        let registered = entered.store().register_segment(&plan, source)?;
+        let registered = entered.pool().register_segment(&plan, source)?;
         // SAFETY: null or the caller's to write.
         unsafe { put_out(address, registered) };
         Ok(())
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn mmc_register_segment(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mmc_unregister_segment(store: *mut mmc_store, address: u64) -> i32 {
     guard("mmc_unregister_segment", || {
-        handle::enter(store.cast())?.store().unregister_segment(address)
+        handle::enter(store.cast())?.pool().unregister_segment(address)
     })
 }
 
@@ -86,12 +86,12 @@ pub unsafe extern "C" fn mmc_list_segments(
         // SAFETY: the caller gives `capacity` structs of the size that the first one says.
         let out = unsafe { Out::new(infos, capacity)? };
         let mut segments = 0;
-        for segment in entered.store().list_segments() {
+        entered.pool().each_segment(|segment| {
             if segments < capacity {
                 out.write(segments, &info_of(&segment));
             }
             segments += 1;
-        }
+        })?;
         // SAFETY: not null, and the caller's to write.
         unsafe { put_out(count, segments) };
         Ok(())

@@ -117,7 +117,7 @@ pub struct mmc_key {
 /// The ends of leases and of the terms of reservations, and the ages that eviction goes by, are told by it. A time before the latest that it
 /// has told counts as that one. `user_data` is the config's. It is called by mmc_init, and inside of calls of the store by the thread whose
 /// call it is: once in each put, get, commit and query, single or batch, and where the end of a lease or a reservation is set, counted or
-/// waited for; not in mmc_exist and mmc_prefix_len. So for uses and for what the store does in the background time moves on with these
+/// waited for; not in mmc_exist and mmc_prefix_len. Of a shared store the calls of other processes are made by threads of the library. So for uses and for what the store does in the background time moves on with these
 /// calls. Never after mmc_uninit has returned MMC_OK. It may be called by several threads at once, must return at once, and must not call
 /// the library.
 pub type mmc_clock_callback = Option<unsafe extern "C" fn(user_data: *mut c_void) -> u64>;

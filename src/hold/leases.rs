@@ -1,8 +1,9 @@
 //! The leases of one object, as a pairing heap (Fredman, Sedgewick, Sleator, Tarjan 1986) whose root ends first.
 //!
 //! Taking a lease costs a few steps, and ending the first one the logarithm of how many there are, amortised: the block that every prompt
-//! begins with may have a lease for each request of a minute. Links are numbers of records + 1, 0 for none. All of it happens
-//! under the lock of [`super::Holds`].
+//! begins with may have a lease for each request of a minute. Any other lease can be taken out at the same price, as what a process held goes
+//! with it: each record but the root has a link back, to its left sibling or its parent, in the place where the root counts. Links are numbers of
+//! records + 1, 0 for none. All of it happens under the lock of [`super::Holds`].
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,15 +22,42 @@ impl Leases<'_> {
         let record = self.records.get(number);
         record.child.store(0, Ordering::Relaxed);
         record.next.store(0, Ordering::Relaxed);
-        let before = self.root.load(Ordering::Relaxed);
-        self.set_root(self.meld(before, number + 1), self.count() + 1);
+        let (before, count) = (self.root.load(Ordering::Relaxed), self.count());
+        self.set_root(self.meld(before, number + 1), count + 1);
     }
 
     /// Takes out the lease that ends first.
     pub(super) fn pop(&self) -> Option<u32> {
         let number = self.root.load(Ordering::Relaxed).checked_sub(1)?;
         let count = self.count() - 1;
-        // The children are melded two by two, and the pairs from the last to the first.
+        self.set_root(self.heap_of_children(number), count);
+        Some(number)
+    }
+
+    /// Takes out this lease, which is in the heap.
+    pub(super) fn remove(&self, number: u32) {
+        let (root, link) = (self.root.load(Ordering::Relaxed), number + 1);
+        if root == link {
+            self.pop();
+            return;
+        }
+        let count = self.count() - 1;
+        let record = self.records.get(number);
+        let (back, next) = (record.count.load(Ordering::Relaxed), self.take_next(link));
+        let before = self.record(back);
+        let is_first = before.child.load(Ordering::Relaxed) == link;
+        let place = if is_first { &before.child } else { &before.next };
+        place.store(next, Ordering::Relaxed);
+        if next != 0 {
+            self.record(next).count.store(back, Ordering::Relaxed);
+        }
+        let children = self.heap_of_children(number);
+        self.set_root(self.meld(root, children), count);
+    }
+
+    /// Makes one heap of the children of a record that leaves; a link to its root.
+    fn heap_of_children(&self, number: u32) -> u32 {
+        // They are melded two by two, and the pairs from the last to the first.
         let mut children = self.records.get(number).child.load(Ordering::Relaxed);
         let mut pairs = 0;
         while children != 0 {
@@ -45,8 +73,7 @@ impl Leases<'_> {
             pairs = self.take_next(pair);
             root = self.meld(root, pair);
         }
-        self.set_root(root, count);
-        Some(number)
+        root
     }
 
     fn count(&self) -> u32 {
@@ -73,9 +100,12 @@ impl Leases<'_> {
             false => (other, one),
         };
         let child = &self.record(first).child;
-        self.record(later)
-            .next
-            .store(child.load(Ordering::Relaxed), Ordering::Relaxed);
+        let sibling = child.load(Ordering::Relaxed);
+        self.record(later).next.store(sibling, Ordering::Relaxed);
+        self.record(later).count.store(first, Ordering::Relaxed);
+        if sibling != 0 {
+            self.record(sibling).count.store(later, Ordering::Relaxed);
+        }
         child.store(later, Ordering::Relaxed);
         first
     }

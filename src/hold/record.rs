@@ -39,7 +39,7 @@ pub(super) struct Record {
     pub(super) next: AtomicU32,
     /// A link to the first child.
     pub(super) child: AtomicU32,
-    /// Leases of the object, if this is the one that ends first.
+    /// Leases of the object, if this is the one that ends first; else a link back in their heap.
     pub(super) count: AtomicU32,
 }
 
@@ -88,6 +88,11 @@ impl Record {
             3 => State::Expired,
             _ => State::Leased,
         }
+    }
+
+    /// Whether it is the hold of this token, in this state.
+    pub(super) fn is(&self, token: u64, state: State) -> bool {
+        self.word.load(Ordering::Relaxed) == (token & !NUMBER_MASK) | state as u64
     }
 
     /// Changes the state, of a hold that nobody ends meanwhile.

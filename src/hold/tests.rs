@@ -200,7 +200,7 @@ fn leases_of_an_object_that_went_meanwhile_are_none() {
 fn ends_come_in_order_whatever_was_added_and_ended_before() {
     let (objects, holds) = (Objects::new(), Holds::new());
     let slots: Vec<u32> = (0..8).map(|_| create(&objects)).collect();
-    let (mut reservations, mut random) = (Vec::new(), 1u64);
+    let (mut reservations, mut leases, mut random) = (Vec::new(), Vec::new(), 1u64);
     let mut now = 0;
     for _ in 0..5000 {
         // Knuth's MMIX generator.
@@ -209,9 +209,19 @@ fn ends_come_in_order_whatever_was_added_and_ended_before() {
             .wrapping_add(1_442_695_040_888_963_407);
         let (dice, slot, term) = (random >> 60, slots[(random >> 50) as usize % 8], (random >> 33) % 500);
         match dice {
-            0..5 => holds.lease(objects.get(slot), on(slot), now + term).unwrap(),
+            0..5 => leases.push(holds.lease(objects.get(slot), on(slot), now + term).unwrap()),
             5..9 => reservations.push((holds.reserve(on(slot), now + term).unwrap(), now + term)),
-            9..11 => drop(holds.end_lease(objects.get(slot))),
+            9 => drop(holds.end_lease(objects.get(slot))),
+            10 if !leases.is_empty() => {
+                let token = leases.swap_remove(term as usize % leases.len());
+                let (was_there, before) = (holds.is_leased(token), holds.leases());
+                let held = holds.end_this_lease(token, |slot| objects.get(slot));
+                assert_eq!(
+                    (held.is_some(), holds.leases()),
+                    (was_there, before - u64::from(was_there))
+                );
+                assert!(!holds.is_leased(token));
+            }
             11..13 if !reservations.is_empty() => {
                 let (token, end) = reservations.swap_remove(term as usize % reservations.len());
                 let (_, is_overdue) = holds.end_reservation(token).unwrap();
@@ -232,6 +242,8 @@ fn ends_come_in_order_whatever_was_added_and_ended_before() {
             }
         }
         holds.validate();
+        let on_objects = slots.iter().map(|slot| holds.leases_of(*slot, objects.get(*slot)));
+        assert_eq!(on_objects.map(u64::from).sum::<u64>(), holds.leases());
     }
     for (token, end) in reservations {
         assert_eq!(holds.end_reservation(token).unwrap().1, end <= now);

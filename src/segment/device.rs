@@ -4,6 +4,8 @@
 //! the host as one array of [`CopyOperation`]. No lock is held meanwhile, and the call returns when the host says that the
 //! bytes are there.
 
+use serde::{Deserialize, Serialize};
+
 use std::cell::Cell;
 
 use crate::error::Result;
@@ -37,7 +39,7 @@ pub(crate) fn submit(
 }
 
 /// Which way a submission goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Direction {
     /// From the caller's buffers into the segment.
     ToSegment,

@@ -1,25 +1,30 @@
 //! DRAM that the library maps itself.
 //!
-//! Two ways: private anonymous memory, and a memfd, which another process may map one day. A memfd is sealed against shrinking, as
+//! Two ways: private anonymous memory, and a memfd, which other processes can map, too. A memfd is sealed against shrinking, as
 //! memory that can be cut under a reader ends in a signal. Either way the pages stay out of core dumps, and a forked child must not
 //! turn every later put of its parent into a copy-on-write fault: a memfd is shared anyway, private memory is not given to children.
 //!
 //! Huge pages are worth 15 to 35 % of the copies. Private memory asks for them by `MADV_HUGEPAGE`; a memfd tries, in this order, pages of
-//! the hugetlb pool (`MFD_HUGETLB`), `MADV_HUGEPAGE`, and, when it is prefaulted, `MADV_COLLAPSE`. The segment
-//! says which of them the kernel took; advice that the kernel is set to ignore counts as small pages.
+//! the hugetlb pool (`MFD_HUGETLB`), `MADV_COLLAPSE` when it is prefaulted, and the host's setting for shared memory. The segment
+//! says which of them it got; advice that the kernel is set to ignore counts as small pages.
 
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+use rustix::fs::FallocateFlags;
+use serde::{Deserialize, Serialize};
 
+use super::view::{HUGE_PAGE, View};
 use crate::error::{Error, Result, invalid, words};
+use crate::log::{Level, say};
 
 /// How the memory is mapped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// Private anonymous memory: this process's alone.
     Private,
@@ -37,7 +42,7 @@ pub(crate) struct Wishes {
 }
 
 /// Where huge pages come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pages {
     /// Pages of 4096 bytes.
     Small,
@@ -50,7 +55,7 @@ pub(crate) enum Pages {
 }
 
 /// What a mapping got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) kind: Kind,
     pub(crate) pages: Pages,
@@ -74,16 +79,20 @@ impl fmt::Display for Report {
 
 /// A mapping that goes when it is dropped.
 pub(crate) struct Mapping {
-    map: MmapRaw,
+    map: Map,
     /// The mapping's first byte that is used: the start of a huge page where these are wanted.
     base: usize,
     report: Report,
-    /// Kept open for a process that is to map it too.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no other process maps it yet"))]
-    file: Option<File>,
+    /// Kept open for processes that map it too.
+    file: Option<Arc<File>>,
 }
 
-const HUGE_PAGE: u64 = 2 << 20;
+/// Addresses of this process that have the memory.
+enum Map {
+    Private(MmapRaw),
+    Memfd(View),
+}
+
 /// The seals of a memfd: its size is final, and so are the seals.
 const SEALS: libc::c_int = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
 /// Threads that touch pages when a segment is prefaulted: the kernel zeroes them, a page at a time a thread.
@@ -117,9 +126,20 @@ impl Mapping {
     }
 
     /// The memfd, for a process that is to map it too.
-    #[cfg(test)]
-    fn file(&self) -> Option<&File> {
+    pub(crate) fn file(&self) -> Option<&Arc<File>> {
         self.file.as_ref()
+    }
+
+    /// Gives the pages of a memfd back, which others may have mapped for some time yet: they stay mapped there, and read as zeros.
+    pub(crate) fn empty(&self) {
+        let Some(file) = &self.file else { return };
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(error) = rustix::fs::fallocate(file, mode, 0, self.map.length() as u64) {
+            say!(
+                Level::Warn,
+                "memory of a segment that has gone stays with the processes that have it mapped: {error}"
+            );
+        }
     }
 
     fn private(capacity: u64, huge_pages: bool) -> io::Result<Mapping> {
@@ -137,7 +157,7 @@ impl Mapping {
         let advised = huge_pages && map.advise(Advice::HugePage).is_ok() && kernel_heeds_advice(c"enabled");
         let pages = if advised { Pages::Advised } else { Pages::Small };
         Ok(Mapping {
-            map,
+            map: Map::Private(map),
             base,
             report: Report {
                 kind: Kind::Private,
@@ -159,21 +179,22 @@ impl Mapping {
             return Ok(Mapping::of_memfd(map, file, Pages::Hugetlb));
         }
         let (map, file) = map_memfd(capacity, 0)?;
-        let advised = huge_pages && map.advise(Advice::HugePage).is_ok() && kernel_heeds_advice(c"shmem_enabled");
+        let advised = huge_pages
+            && map.advise(libc::MADV_HUGEPAGE, 0, map.length()).is_ok()
+            && kernel_heeds_advice(c"shmem_enabled");
         let pages = if advised { Pages::Advised } else { Pages::Small };
         Ok(Mapping::of_memfd(map, file, pages))
     }
 
-    fn of_memfd(map: MmapRaw, file: File, pages: Pages) -> Mapping {
-        let base = map.as_mut_ptr().expose_provenance();
+    fn of_memfd(map: View, file: File, pages: Pages) -> Mapping {
         Mapping {
-            map,
-            base,
+            base: map.base(),
+            map: Map::Memfd(map),
             report: Report {
                 kind: Kind::Memfd,
                 pages,
             },
-            file: Some(file),
+            file: Some(Arc::new(file)),
         }
     }
 
@@ -188,8 +209,8 @@ impl Mapping {
         let result = unsafe {
             libc::syscall(
                 libc::SYS_mbind,
-                self.map.as_mut_ptr(),
-                self.map.len(),
+                self.map.start(),
+                self.map.length(),
                 libc::MPOL_PREFERRED,
                 mask.as_ptr(),
                 mask.len() * 64 + 1,
@@ -210,13 +231,13 @@ impl Mapping {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
             .min(PREFAULT_THREADS);
-        let share = self.map.len().div_ceil(threads).next_multiple_of(HUGE_PAGE as usize);
+        let share = self.map.length().div_ceil(threads).next_multiple_of(HUGE_PAGE as usize);
         std::thread::scope(|scope| {
             let populate = |start: usize| {
-                let length = share.min(self.map.len() - start);
-                self.map.advise_range(Advice::PopulateWrite, start, length)
+                let length = share.min(self.map.length() - start);
+                self.map.populate(start, length)
             };
-            let starts = (0..self.map.len()).step_by(share);
+            let starts = (0..self.map.length()).step_by(share);
             let running: Vec<_> = starts
                 .map(
                     |start| match std::thread::Builder::new().spawn_scoped(scope, move || populate(start)) {
@@ -237,13 +258,37 @@ impl Mapping {
 
     /// Joins the small pages of a prefaulted memfd to huge ones, where the kernel does that.
     fn collapse(&mut self, wishes: Wishes) {
-        if !wishes.huge_pages || wishes.kind != Kind::Memfd || self.report.pages != Pages::Small {
+        if !wishes.huge_pages || wishes.kind != Kind::Memfd || self.report.pages == Pages::Hugetlb {
             return;
         }
-        // SAFETY: advice about this mapping's own range; it changes no byte.
-        let result = unsafe { libc::madvise(self.map.as_mut_ptr().cast(), self.map.len(), libc::MADV_COLLAPSE) };
-        if result == 0 {
+        if let Map::Memfd(map) = &self.map
+            && map.advise(libc::MADV_COLLAPSE, 0, map.length()).is_ok()
+        {
             self.report.pages = Pages::Collapsed;
+        }
+    }
+}
+
+impl Map {
+    fn start(&self) -> usize {
+        match self {
+            Map::Private(map) => map.as_mut_ptr().addr(),
+            Map::Memfd(map) => map.base(),
+        }
+    }
+
+    fn length(&self) -> usize {
+        match self {
+            Map::Private(map) => map.len(),
+            Map::Memfd(map) => map.length(),
+        }
+    }
+
+    /// Touches the pages of a part.
+    fn populate(&self, start: usize, length: usize) -> io::Result<()> {
+        match self {
+            Map::Private(map) => map.advise_range(Advice::PopulateWrite, start, length),
+            Map::Memfd(map) => map.advise(libc::MADV_POPULATE_WRITE, start, length),
         }
     }
 }
@@ -256,7 +301,7 @@ fn usize_of(bytes: u64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))
 }
 
-fn map_memfd(capacity: u64, flags: libc::c_uint) -> io::Result<(MmapRaw, File)> {
+fn map_memfd(capacity: u64, flags: libc::c_uint) -> io::Result<(View, File)> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | flags;
     // SAFETY: the name is a C string; the result is checked.
     let descriptor = unsafe { libc::memfd_create(c"mmc".as_ptr(), flags) };
@@ -270,8 +315,8 @@ fn map_memfd(capacity: u64, flags: libc::c_uint) -> io::Result<(MmapRaw, File)> 
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, SEALS) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let map = MmapOptions::new().len(usize_of(capacity)?).map_raw(&file)?;
-    map.advise(Advice::DontDump)?;
+    let map = View::new(&file, usize_of(capacity)?)?;
+    map.advise(libc::MADV_DONTDUMP, 0, map.length())?;
     Ok((map, file))
 }
 

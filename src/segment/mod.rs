@@ -21,11 +21,15 @@ pub(crate) mod dram;
 pub(crate) mod file;
 mod freed;
 pub(crate) mod journal;
+pub(crate) mod shared;
 mod tenants;
 pub(crate) mod transfer;
+mod view;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use allocator::{Allocator, Extent, Owner, UNIT};
 use device::Device;
@@ -38,7 +42,7 @@ use tenants::Tenants;
 use crate::error::{Error, Result, invalid, words};
 
 /// What kind of memory, fastest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Medium {
     Hbm,
     Dram,
@@ -87,6 +91,8 @@ pub(crate) struct Segment {
     base: usize,
     device: Option<Box<dyn Device>>,
     pub(crate) is_host: bool,
+    /// Its memory is a memfd, which other processes can map.
+    pub(crate) is_shareable: bool,
     mapping: Mutex<Option<Mapping>>,
     is_file: bool,
     file: Mutex<Option<Arc<File>>>,
@@ -131,6 +137,7 @@ impl Segment {
             base,
             device,
             is_host,
+            is_shareable: mapping.as_ref().is_some_and(|mapping| mapping.file().is_some()),
             mapping: Mutex::new(mapping),
             is_file: file.is_some(),
             file: Mutex::new(file),
@@ -208,6 +215,11 @@ impl Segment {
     /// What the mapping got: huge pages and so on. `None` for what the library did not map.
     pub(crate) fn mapping_report(&self) -> Option<dram::Report> {
         lock(&self.mapping).as_ref().map(Mapping::report)
+    }
+
+    /// The memfd that other processes can map: `None` for other memory, and when it has gone.
+    pub(crate) fn memfd(&self) -> Option<Arc<std::fs::File>> {
+        lock(&self.mapping).as_ref().and_then(Mapping::file).cloned()
     }
 
     /// Takes a run of units; `None` when there is none, or the segment is leaving.
@@ -293,7 +305,9 @@ impl Segment {
         }
         *space = None;
         drop(space);
-        *lock(&self.mapping) = None;
+        let mapping = lock(&self.mapping).take();
+        mapping.as_ref().inspect(|mapping| mapping.empty());
+        drop(mapping);
         *lock(&self.file) = None;
         if let Some(journal) = &self.journal {
             journal.close();

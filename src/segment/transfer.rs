@@ -208,6 +208,30 @@ pub(crate) fn load(segment: &Segment, unit: u32, bytes: u64, to: &Segment) -> Re
     Ok(bounce)
 }
 
+/// Lets `act` use extents in memory within reach (segment, unit, bytes), which are the caller's own to write, as the buffers of other copies.
+pub(crate) fn with_extents<T>(
+    extents: &[(&Segment, u32, u64)],
+    act: impl FnOnce(&[Buffers<'_>]) -> Result<T>,
+) -> Result<T> {
+    let mut data = list_of(extents.len(), std::ptr::null)?;
+    let mut sizes = list_of(extents.len(), || 0)?;
+    for (number, (segment, unit, bytes)) in extents.iter().enumerate() {
+        assert!(
+            segment.has_room_at(Segment::offset_of(*unit), *bytes),
+            "an extent lies inside its segment"
+        );
+        let memory = segment.pointer(*unit).expect("it is within reach");
+        (data[number], sizes[number]) = (memory.cast_const().cast(), *bytes as usize);
+    }
+    let mut buffers = Vec::new();
+    buffers.try_reserve_exact(extents.len()).map_err(no_memory)?;
+    for number in 0..extents.len() {
+        // SAFETY: the extent lies in the segment's memory, which stays mapped while it is out, and it is the caller's own.
+        buffers.push(unsafe { Buffers::new(&data[number..=number], &sizes[number..=number])? });
+    }
+    act(&buffers)
+}
+
 /// The checksum of an object in memory within reach, which is counted as read, or the caller's to write.
 pub(crate) fn checksum_at(segment: &Segment, unit: u32, size: u64) -> u64 {
     assert!(

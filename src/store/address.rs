@@ -112,7 +112,7 @@ impl Store {
     }
 
     /// Counts a reading of the copy that has these bytes, if they may be copied in this direction; and where in the object they begin.
-    fn begin_reading_at(
+    pub(super) fn begin_reading_at(
         &self,
         segment: &Segment,
         offset: u64,

@@ -36,6 +36,7 @@ pub(crate) struct Reading<'s> {
 
 impl Store {
     /// Copies an object into `buffers` and gives its size. Without `GET_UP_TO` the buffers must have exactly that.
+    #[inline(always)] // as `exist`
     pub(crate) fn get(&self, key: &Key, buffers: &Buffers<'_>, flags: u32, stream: usize) -> Result<u64> {
         self.counted(self.get_object(key, buffers, flags, stream))
     }
@@ -119,6 +120,7 @@ impl Store {
     }
 
     /// Whether an object can be read.
+    #[inline(always)] // a part of the export; other processes' calls have a copy of their own
     pub(crate) fn exist(&self, key: &Key, flags: u32) -> Result<()> {
         let span = self.tracer.begin(Tracepoint::Exist, Timing::Sampled);
         let result = self.look(key, self.hash(key), flags, 0);
@@ -186,8 +188,11 @@ impl Store {
         Ok(length)
     }
 
+    #[inline(always)] // for all of its callers
     fn look(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<()> {
-        let (slot, _) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
+        let Some((slot, _)) = self.find_readable(key, hash) else {
+            return Err(Error::NotFound);
+        };
         self.use_object(slot, flags, position);
         Ok(())
     }
@@ -223,7 +228,7 @@ impl Store {
     }
 
     /// Finds an object, counts a reading of one of its copies, and notes the use.
-    fn begin_reading(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<Reading<'_>> {
+    pub(super) fn begin_reading(&self, key: &Key, hash: u64, flags: u32, position: usize) -> Result<Reading<'_>> {
         let found = self
             .read_object(key, hash)
             .and_then(|reading| self.read_on_device(reading, key, hash));
@@ -274,7 +279,7 @@ impl Store {
     }
 
     /// Drops a copy whose bytes are no longer what was written.
-    fn note_bad_reading(&self, reading: &Reading<'_>, error: &Error) {
+    pub(super) fn note_bad_reading(&self, reading: &Reading<'_>, error: &Error) {
         if *error == Error::Rotten {
             self.drop_rotten(&reading.named());
         }
@@ -283,7 +288,9 @@ impl Store {
     /// Finds an object and counts a reading of the copy to prefer.
     pub(super) fn read_object(&self, key: &Key, hash: u64) -> Result<Reading<'_>> {
         loop {
-            let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
+            let Some((slot, life)) = self.find_readable(key, hash) else {
+                return Err(Error::NotFound);
+            };
             for copy in self.preference(slot, life) {
                 match self.objects.blob(slot, copy).count.read(life.generation()) {
                     Attempt::Counted => {
@@ -306,17 +313,40 @@ impl Store {
 
     /// The copies of an object in the order in which they are tried: the fastest medium first, and there the store's own rank.
     pub(super) fn preference(&self, slot: u32, life: Life) -> impl Iterator<Item = usize> + use<> {
+        self.preference_of(slot, life, Some(self.rank))
+    }
+
+    /// The same for somebody of another rank.
+    #[inline]
+    pub(super) fn preference_of(
+        &self,
+        slot: u32,
+        life: Life,
+        rank: Option<u32>,
+    ) -> impl Iterator<Item = usize> + use<> {
         let copies = life.copies();
         let mut order = [(0u8, 0u8); MAX_COPIES];
         if copies > 1 {
             for (copy, place) in order[..copies].iter_mut().enumerate() {
                 let segment = &self.segment_of(slot, copy).0.segment;
-                let is_far = u8::from(segment.rank != self.rank);
+                let is_far = u8::from(Some(segment.rank) != rank);
                 *place = (2 * slowness(segment, life) + is_far, copy as u8);
             }
             order[..copies].sort_unstable();
         }
         order.into_iter().take(copies).map(|(_, copy)| copy as usize)
+    }
+}
+
+impl Store {
+    /// The name of a copy that the caller keeps where it is.
+    pub(super) fn named(&self, slot: u32, copy: usize) -> NamedCopy {
+        NamedCopy {
+            slot,
+            copy,
+            generation: self.objects.get(slot).life().generation(),
+            place: self.objects.blob(slot, copy).place(),
+        }
     }
 }
 
@@ -333,6 +363,18 @@ impl<'s> Reading<'s> {
     /// Takes up a reading that was counted.
     pub(super) fn counted(store: &'s Store, slot: u32, copy: usize) -> Reading<'s> {
         Reading { store, slot, copy }
+    }
+
+    /// Leaves it counted, for whoever takes it up: the slot and the copy.
+    pub(super) fn keep(self) -> (u32, usize) {
+        let kept = (self.slot, self.copy);
+        std::mem::forget(self);
+        kept
+    }
+
+    /// Which of the object's copies it is of.
+    pub(super) fn copy(&self) -> usize {
+        self.copy
     }
 
     /// Copies, or queues, what the buffers ask for; the object's size and how much of it was copied.
@@ -383,13 +425,8 @@ impl<'s> Reading<'s> {
 
     /// The copy that is read.
     pub(super) fn named(&self) -> NamedCopy {
-        NamedCopy {
-            slot: self.slot,
-            copy: self.copy,
-            // A reading keeps the slot its object's, and the copy where it is.
-            generation: self.store.objects.get(self.slot).life().generation(),
-            place: self.store.objects.blob(self.slot, self.copy).place(),
-        }
+        // A reading keeps the slot its object's, and the copy where it is.
+        self.store.named(self.slot, self.copy)
     }
 }
 

@@ -62,7 +62,7 @@ impl Store {
         span.good();
     }
 
-    fn try_reserve(&self, key: &Key, size: u64, options: &PutOptions<'_>, term: u64) -> Result<View> {
+    pub(super) fn try_reserve(&self, key: &Key, size: u64, options: &PutOptions<'_>, term: u64) -> Result<View> {
         if size == 0 || size > MAX_OBJECT_BYTES {
             return Err(invalid!("object of {size} bytes: must be 1 to {MAX_OBJECT_BYTES}"));
         }
@@ -98,7 +98,7 @@ impl Store {
         Ok(())
     }
 
-    fn try_commit(&self, token: u64, turn: Turn) -> Result<()> {
+    pub(super) fn try_commit(&self, token: u64, turn: Turn) -> Result<()> {
         let (held, is_overdue) = self.holds.end_reservation(token)?;
         let _segments = SegmentHolds::resume(self, held);
         if is_overdue {
@@ -133,7 +133,7 @@ impl Store {
         self.counted(self.try_abort(token))
     }
 
-    fn try_abort(&self, token: u64) -> Result<()> {
+    pub(super) fn try_abort(&self, token: u64) -> Result<()> {
         let (held, is_overdue) = self.holds.end_reservation(token)?;
         let _segments = SegmentHolds::resume(self, held);
         if is_overdue {
@@ -211,7 +211,7 @@ impl Store {
         self.counted(self.try_unpin(token))
     }
 
-    fn try_unpin(&self, token: u64) -> Result<()> {
+    pub(super) fn try_unpin(&self, token: u64) -> Result<()> {
         let held = self.holds.unpin(token)?;
         self.let_go(held);
         Ok(())
@@ -225,7 +225,9 @@ impl Store {
     /// Leases as many objects as `results` has and writes a code for each.
     pub(crate) fn batch_add_lease<'a>(&self, key: impl Fn(usize) -> Result<Key<'a>>, term: u64, results: &mut [i32]) {
         let span = self.tracer.begin(Tracepoint::BatchUpdate, Timing::Always);
-        self.each_key(results, key, |_, key, hash| self.lease_object(key, hash, term));
+        self.each_key(results, key, |_, key, hash| {
+            self.lease_object(key, hash, term).map(drop)
+        });
         span.good();
     }
 
@@ -252,7 +254,7 @@ impl Store {
         Ok(())
     }
 
-    fn lease_object(&self, key: &Key, hash: u64, term: u64) -> Result<()> {
+    pub(super) fn lease_object(&self, key: &Key, hash: u64, term: u64) -> Result<u64> {
         let term = if term == 0 { DEFAULT_LEASE } else { term };
         loop {
             let (slot, life) = self.find(key, hash).ok_or(Error::NotFound)?;
@@ -315,7 +317,7 @@ impl Store {
         has_swept
     }
 
-    fn view(&self, token: u64, slot: u32, copy: usize) -> View {
+    pub(super) fn view(&self, token: u64, slot: u32, copy: usize) -> View {
         let (registered, unit) = self.segment_of(slot, copy);
         View {
             token,
@@ -343,7 +345,12 @@ impl Store {
     }
 
     /// Counts a hold on each live copy of these, and on its segment; `None` when none can be held.
-    fn hold_copies(&self, slot: u32, life: Life, copies: impl Iterator<Item = usize>) -> Result<Option<Held>> {
+    pub(super) fn hold_copies(
+        &self,
+        slot: u32,
+        life: Life,
+        copies: impl Iterator<Item = usize>,
+    ) -> Result<Option<Held>> {
         let mut held = Held { slot, copies: 0 };
         for copy in copies {
             let blob = self.objects.blob(slot, copy);
@@ -382,7 +389,7 @@ impl Store {
     }
 
     /// Ends the holds on these copies and their segments.
-    fn let_go(&self, held: Held) {
+    pub(super) fn let_go(&self, held: Held) {
         for copy in copies_of(held) {
             let segment = &self.segment_of(held.slot, copy).0.segment;
             if self.objects.blob(held.slot, copy).count.end_hold() {

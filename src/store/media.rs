@@ -82,6 +82,7 @@ fn options(medium: Medium) -> PutOptions<'static> {
         preferred: &[],
         medium: Some(medium),
         stream: 0,
+        guest: None,
     }
 }
 

@@ -15,6 +15,7 @@ mod claims;
 pub(crate) mod evict;
 pub(crate) mod get;
 mod group;
+pub(crate) mod guest;
 pub(crate) mod inplace;
 mod keeper;
 pub(crate) mod list;
@@ -108,6 +109,10 @@ pub(crate) struct Store {
     watermark_low: u32,
     policies: Policies,
     next_ticket: AtomicU32,
+    /// What the key of the next object that is only for a guest is made of.
+    next_unseen: AtomicU64,
+    /// Processes that are attached.
+    pub(crate) guests: AtomicU64,
     keeper: keeper::Keeper,
     mover: mover::Mover,
     /// Gets compare what lies in memory, too, with what was put.
@@ -139,6 +144,8 @@ impl Store {
             watermark_low: config.watermark_low,
             policies: Policies::new(config.eviction)?,
             next_ticket: AtomicU32::new(0),
+            next_unseen: AtomicU64::new(0),
+            guests: AtomicU64::new(0),
             keeper: keeper::Keeper::new(),
             mover: mover::Mover::new(config.move_rate),
             verify_dram: config.verify_dram,
@@ -328,6 +335,11 @@ impl Store {
     /// Pins and reservations that are open in memory that the library mapped.
     pub(crate) fn tokens(&self) -> u64 {
         self.holds.pins() + self.holds.reservations()
+    }
+
+    /// The caller's rank.
+    pub(crate) fn rank(&self) -> u32 {
+        self.rank
     }
 
     fn hash(&self, key: &Key) -> u64 {

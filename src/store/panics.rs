@@ -120,6 +120,7 @@ fn options(replicas: usize) -> PutOptions<'static> {
         preferred: &[],
         medium: None,
         stream: 0,
+        guest: None,
     }
 }
 

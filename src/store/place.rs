@@ -23,6 +23,15 @@ pub(crate) struct PutOptions<'a> {
     pub(crate) medium: Option<Medium>,
     /// The host's own context for its devices.
     pub(crate) stream: usize,
+    /// For another process.
+    pub(crate) guest: Option<Guest>,
+}
+
+/// Another process that is served: it reads and writes by itself what it can map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Guest {
+    /// Its rank, if it has one: to it this is what the store's own is to others.
+    pub(crate) rank: Option<u32>,
 }
 
 impl PutOptions<'_> {
@@ -61,11 +70,14 @@ impl Store {
         {
             let registered = self.segments.get(number);
             let medium = options.medium.unwrap_or(registered.segment.medium);
-            if registered.segment.medium == medium {
+            if registered.segment.medium == medium && options.guest.is_none() {
                 return self.place_in(&[registered], slot, size, medium, 1, is_arriving);
             }
         }
-        let medium = options.medium.unwrap_or_else(|| self.default_medium());
+        let medium = match options.guest {
+            Some(_) => Medium::Dram,
+            None => options.medium.unwrap_or_else(|| self.default_medium()),
+        };
         let candidates = self.candidates(medium, options)?;
         self.place_in(&candidates, slot, size, medium, options.replicas, is_arriving)
     }
@@ -130,9 +142,20 @@ impl Store {
         let mut candidates = Vec::new();
         candidates.try_reserve_exact(open.len()).map_err(no_memory)?;
         let registered = open.iter().map(|number| self.segments.get(*number));
-        candidates.extend(registered.filter(|registered| registered.segment.medium == medium));
+        let is_for_all = options.guest.is_none();
+        candidates.extend(registered.filter(|registered| {
+            registered.segment.medium == medium && (is_for_all || registered.segment.is_shareable)
+        }));
         if candidates.is_empty() {
-            return Err(Error::NoSpace(words!("no {} segment is registered", medium.name())));
+            let kind = if is_for_all {
+                ""
+            } else {
+                " that is a memfd, which other processes can map,"
+            };
+            return Err(Error::NoSpace(words!(
+                "no {} segment{kind} is registered",
+                medium.name()
+            )));
         }
         for rank in options.preferred {
             if !candidates.iter().any(|registered| registered.segment.rank == *rank) {
@@ -152,6 +175,7 @@ impl Store {
             ));
         }
         // Each one's place is found once: what is allocated changes meanwhile.
+        let own_rank = options.guest.map_or(Some(self.rank), |guest| guest.rank);
         let mut ranked = Vec::new();
         ranked.try_reserve_exact(candidates.len()).map_err(no_memory)?;
         ranked.extend(candidates.drain(..).enumerate().map(|(number, registered)| {
@@ -160,7 +184,7 @@ impl Store {
             let share = u128::from(segment.allocated()) * 1000 / u128::from(segment.capacity);
             let place = (
                 preferred.unwrap_or(MAX_COPIES),
-                segment.rank != self.rank,
+                Some(segment.rank) != own_rank,
                 share,
                 number,
             );

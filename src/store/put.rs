@@ -48,11 +48,12 @@ pub(crate) struct Writing<'s> {
 
 impl Store {
     /// Puts an object. `Exists` when the key is taken; `NoSpace` when no room can be made.
+    #[inline(always)] // a part of the export; other processes' calls have a copy of their own
     pub(crate) fn put(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         self.counted(self.put_object(key, buffers, options))
     }
 
-    fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
+    pub(super) fn put_object(&self, key: &Key, buffers: &Buffers<'_>, options: &PutOptions<'_>) -> Result<()> {
         let size = buffers.total();
         self.clock.follow();
         // Locked instructions wait for every write before them: what this call is going to write, and to copy, is better here by then.
@@ -98,11 +99,12 @@ impl Store {
     }
 
     /// Units of a batch that are on their way at once: all for which there is room, or as many as the policy lets newcomers stay for.
-    fn part_units(&self, options: &PutOptions<'_>, is_first: bool) -> u64 {
+    pub(super) fn part_units(&self, options: &PutOptions<'_>, is_first: bool) -> u64 {
         let medium = options.medium.unwrap_or_else(|| self.default_medium());
         let segments = self.segments.open().map(|registered| &registered.segment);
         let (mut least, mut room) = (u64::MAX, 0);
-        for segment in segments.filter(|segment| segment.medium == medium) {
+        let is_for_all = options.guest.is_none();
+        for segment in segments.filter(|segment| segment.medium == medium && (is_for_all || segment.is_shareable)) {
             least = least.min(self.policies.batch_units(segment.capacity / UNIT));
             room += segment.capacity.saturating_sub(segment.allocated()) / UNIT;
         }

@@ -31,6 +31,7 @@ const OPTIONS: PutOptions<'static> = PutOptions {
     preferred: &[],
     medium: None,
     stream: 0,
+    guest: None,
 };
 
 /// A store of DRAM segments of so many units, on ranks from 0 up, that evicts on demand only.

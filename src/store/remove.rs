@@ -17,6 +17,7 @@ const STEP: u32 = 1024;
 
 impl Store {
     /// Removes an object. Pins, leases and readings keep its bytes where they are; the key is gone at once.
+    #[inline(always)] // a part of the export; other processes' calls have a copy of their own
     pub(crate) fn remove(&self, key: &Key) -> Result<()> {
         self.count(Counter::RemoveOperations, 1);
         let span = self.tracer.begin(Tracepoint::Remove, Timing::Sampled);
@@ -47,7 +48,9 @@ impl Store {
 
     fn take_out(&self, key: &Key, hash: u64) -> Result<()> {
         loop {
-            let (slot, life) = self.find_readable(key, hash).ok_or(Error::NotFound)?;
+            let Some((slot, life)) = self.find_readable(key, hash) else {
+                return Err(Error::NotFound);
+            };
             if self.retire_object(slot, life) {
                 return Ok(());
             }

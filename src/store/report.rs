@@ -2,9 +2,15 @@
 //!
 //! All of it is read without stopping anybody, so numbers that belong together are each right for some moment, not all for one.
 
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::metrics::{Counter, Gauges, SegmentGauge};
+#[cfg(test)]
+use crate::metrics::Counter;
+use crate::metrics::{COUNTERS, Gauges, SegmentGauge};
 use crate::object::{MAX_COPIES, State};
 use crate::segment::Medium;
 use crate::segment::dram::Report;
@@ -42,10 +48,12 @@ pub(crate) struct SegmentView {
     pub(crate) medium: Medium,
     pub(crate) rank: u32,
     pub(crate) report: Option<Report>,
+    /// Other processes can map it.
+    pub(crate) is_shareable: bool,
 }
 
 /// The store's counters and levels.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Statistics {
     pub(crate) segments: usize,
     pub(crate) stored_keys: u64,
@@ -55,6 +63,8 @@ pub(crate) struct Statistics {
     pub(crate) pins: u64,
     pub(crate) reservations: u64,
     pub(crate) leases: u64,
+    /// Processes that are attached.
+    pub(crate) guests: u64,
 }
 
 impl Store {
@@ -153,6 +163,7 @@ impl Store {
                 medium: segment.medium,
                 rank: segment.rank,
                 report: segment.mapping_report(),
+                is_shareable: segment.is_shareable,
             }
         })
     }
@@ -173,12 +184,19 @@ impl Store {
             pins: self.holds.pins(),
             reservations: self.holds.reservations(),
             leases: self.holds.leases(),
+            guests: self.guests.load(Ordering::Relaxed),
         }
     }
 
     /// A counter's total.
+    #[cfg(test)]
     pub(crate) fn total(&self, counter: Counter) -> u64 {
         self.metrics.total(counter)
+    }
+
+    /// Every counter's total, at its place in [`crate::metrics::Counter`].
+    pub(crate) fn totals(&self) -> [u64; COUNTERS] {
+        self.metrics.totals()
     }
 
     /// The Prometheus text.
@@ -196,6 +214,7 @@ impl Store {
             leases: statistics.leases,
             pins: statistics.pins,
             reservations: statistics.reservations,
+            guests: statistics.guests,
             index_bytes: self.index.bytes(),
             metadata_bytes: statistics.metadata,
         };

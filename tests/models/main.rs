@@ -10,6 +10,7 @@ mod copies;
 mod gates;
 mod growth_of_slabs;
 mod handles;
+mod holdings_of_processes;
 mod holds;
 mod keeper;
 mod numbers;
@@ -36,6 +37,9 @@ mod gate;
 #[allow(dead_code)]
 #[path = "../../src/slab/growth.rs"]
 mod growth;
+#[allow(dead_code)]
+#[path = "../../src/share/holdings.rs"]
+mod holdings;
 #[allow(dead_code)]
 #[path = "../../src/object/life.rs"]
 mod life;

@@ -17,6 +17,7 @@ use mmc::ffi::lifetime::*;
 use mmc::ffi::objects::*;
 use mmc::ffi::report::*;
 use mmc::ffi::segments::*;
+use mmc::ffi::sharing::*;
 pub use mmc::ffi::types::*;
 
 /// The result of a call: the code is one of `MMC_ERR_*`.
@@ -40,6 +41,11 @@ pub fn config() -> mmc_config {
     let code = unsafe { mmc_config_init_sized(&mut config, size_of::<mmc_config>()) };
     assert_eq!(code, MMC_OK);
     config
+}
+
+/// Options of attaching in which nothing is set.
+pub fn attach_options() -> mmc_attach_options {
+    sized()
 }
 
 /// A segment of DRAM that the library maps.
@@ -79,6 +85,10 @@ impl TestFile {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("mmc-test-{}-{number}", std::process::id()));
         TestFile(CString::new(path.into_os_string().into_vec()).unwrap())
+    }
+
+    pub fn path(&self) -> &OsStr {
+        OsStr::from_bytes(self.0.as_bytes())
     }
 }
 
@@ -163,6 +173,27 @@ impl Store {
             ..config()
         })
         .unwrap()
+    }
+
+    /// A store of another process.
+    pub fn attach(address: &CStr, options: &mmc_attach_options) -> Outcome<Store> {
+        let mut handle = null_mut();
+        // SAFETY: a C string, options that are complete, and a place for the handle.
+        outcome(unsafe { mmc_attach(address.as_ptr(), options, &mut handle) })?;
+        Ok(Store(handle))
+    }
+
+    pub fn share(&self, address: &CStr) -> Outcome {
+        // SAFETY: a C string, borrowed for the call.
+        outcome(unsafe { mmc_share(self.0, address.as_ptr()) })
+    }
+
+    /// This process's rank in the pool.
+    pub fn rank(&self) -> u32 {
+        let mut rank = 0;
+        // SAFETY: a number to be written.
+        outcome(unsafe { mmc_rank(self.0, &mut rank) }).unwrap();
+        rank
     }
 
     pub fn handle(&self) -> *mut mmc_store {

@@ -21,6 +21,8 @@ MAX_REPLICAS = 8
 MAX_KEY_SIZE = 256
 MAX_BATCH = 16384
 NO_DRAM = 2**64 - 1
+NO_RANK = 2**32 - 1
+MAX_RANK = 65535
 OFF, ON = 1, 2
 PEEK, GET_UP_TO, QUERY_RESERVED = 1, 2, 4
 TO_SEGMENT, FROM_SEGMENT = 1, 2
@@ -254,6 +256,9 @@ PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "mmc_stats": (_STORE, c_void_p),
     "mmc_http_address": (_STORE, c_void_p, c_size_t, c_void_p),
     "mmc_set_event_callback": (_STORE, EVENT_CALLBACK, c_void_p),
+    "mmc_share": (_STORE, c_char_p),
+    "mmc_attach": (c_char_p, c_void_p, c_void_p),
+    "mmc_rank": (_STORE, c_void_p),
 }
 RETURNS: dict[str, Any] = {
     "mmc_version": c_char_p,

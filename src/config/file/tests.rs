@@ -440,18 +440,23 @@ fn keys_without_meaning_are_checked_and_listed_in_one_note() {
         ock.mmc.tls.ca.path = /opt/ock/security/certs/ca.cert.pem\n\
         ock.mmc.tls.decrypter.path =\n";
     let keys: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
-    for (key, _) in UNUSED {
+    for (key, _) in UNUSED.iter().chain(CLIENTS) {
         assert!(keys.contains(key), "{key} has no line");
     }
+    let is_clients = |key: &&str| CLIENTS.iter().any(|(client, _)| client == key);
+    let (clients, unused): (Vec<&str>, Vec<&str>) = keys.iter().copied().partition(is_clients);
     let (options, notes) = parsed(text);
     assert_eq!(options, Options::default());
-    let message = format!("x.conf: without meaning in one process, ignored: {}", keys.join(", "));
+    let note = |what: &str, keys: &[&str]| Note {
+        level: Level::Info,
+        message: format!("x.conf: {what}: {}", keys.join(", ")),
+    };
     assert_eq!(
         notes,
-        [Note {
-            level: Level::Info,
-            message
-        }]
+        [
+            note("of those who attach to a pool, not of a store", &clients),
+            note("without meaning in one process, ignored", &unused),
+        ]
     );
 }
 
