@@ -5,10 +5,14 @@
 //! are disjoint and add up to what the segments say. Only which objects a put evicted is the store's to choose: the model looks
 //! afterwards, and allows it for objects that nobody holds, when the put found no run of its size. The same holds of what is moved between
 //! media, and of gets of objects that have left the device that they were put on: they come back there first.
+//!
+//! The same steps then go through a store that is attached to a pool of this very process, whose segments are all memfds: it must do the same.
 
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -222,6 +226,8 @@ struct Place {
 
 struct Model {
     store: Store,
+    /// Whose pool it is, if that is not the store under test.
+    owner: Option<Store>,
     /// MMC_EVICTION_*.
     eviction: u32,
     places: Vec<Place>,
@@ -246,6 +252,62 @@ fn rounded(size: usize) -> u64 {
 type Extent = (u64, u64, bool);
 
 impl Model {
+    /// A pool that the model is attached to, and brings all of its segments.
+    fn attached(capacities: &[u64], eviction: u32) -> Model {
+        let owner = Model::open(eviction);
+        let path = TestFile::new();
+        let address = CString::new([b"unix:", path.path().as_bytes()].concat()).unwrap();
+        owner.share(&address).unwrap();
+        let ranks = [0, 1, 0, 2, 1, 1, 0, 2];
+        let options = capacities
+            .iter()
+            .zip(ranks)
+            .map(|(capacity, rank)| dram(rank, *capacity))
+            .collect();
+        let store = Store::attach(&address, &attach_options()).unwrap();
+        let mut model = Model::of(store, options, eviction);
+        model.owner = Some(owner);
+        model._files.push(path);
+        model.begin()
+    }
+
+    fn open(eviction: u32) -> Store {
+        Store::open(&mmc_config {
+            dram_size: MMC_NO_DRAM,
+            watermark_high: 100,
+            eviction,
+            ..config()
+        })
+        .unwrap()
+    }
+
+    fn of(store: Store, options: Vec<mmc_segment_options>, eviction: u32) -> Model {
+        Model {
+            store,
+            owner: None,
+            eviction,
+            places: options
+                .into_iter()
+                .map(|options| Place { options, address: None })
+                .collect(),
+            objects: BTreeMap::new(),
+            reservations: Vec::new(),
+            pins: Vec::new(),
+            stranded: Vec::new(),
+            versions: 0,
+            devices: Vec::new(),
+            _memory: Vec::new(),
+            _files: Vec::new(),
+        }
+    }
+
+    fn begin(mut self) -> Model {
+        for number in [0, 1, 2, 3, 6] {
+            self.come(number);
+        }
+        self
+    }
+
     fn new(capacities: &[u64], eviction: u32) -> Model {
         let memory = vec![HostMemory::new(capacities[1]), HostMemory::new(capacities[3])];
         let devices = vec![
@@ -271,32 +333,9 @@ impl Model {
             ssd(0, capacities[6], &files[0]),
             ssd(2, capacities[7], &files[1]),
         ];
-        let mut model = Model {
-            store: Store::open(&mmc_config {
-                dram_size: MMC_NO_DRAM,
-                watermark_high: 100,
-                eviction,
-                ..config()
-            })
-            .unwrap(),
-            eviction,
-            places: options
-                .into_iter()
-                .map(|options| Place { options, address: None })
-                .collect(),
-            objects: BTreeMap::new(),
-            reservations: Vec::new(),
-            pins: Vec::new(),
-            stranded: Vec::new(),
-            versions: 0,
-            devices,
-            _memory: memory,
-            _files: files,
-        };
-        for number in [0, 1, 2, 3, 6] {
-            model.come(number);
-        }
-        model
+        let mut model = Model::of(Model::open(eviction), options, eviction);
+        (model.devices, model._memory, model._files) = (devices, memory, files);
+        model.begin()
     }
 
     fn come(&mut self, number: usize) {
@@ -1244,6 +1283,11 @@ impl Model {
         (0..self.places.len()).for_each(|number| self.leave(number));
         assert_eq!(self.store.segments().len(), 0);
         assert_eq!(self.store.stats().allocated, 0);
+        if let Some(owner) = self.owner {
+            drop(self.store);
+            let levels = owner.stats();
+            assert_eq!((levels.attached, levels.metadata > 0), (0, true));
+        }
     }
 }
 
@@ -1286,14 +1330,14 @@ fn check_pin(pin: &Token) {
     }
 }
 
-fn run(capacities: &[u64], is_adaptive: bool, steps: &[Step]) {
+fn run(new: fn(&[u64], u32) -> Model, capacities: &[u64], is_adaptive: bool, steps: &[Step]) {
     let capacities: Vec<u64> = capacities.iter().map(|pages| pages * UNIT).collect();
     let eviction = if is_adaptive {
         MMC_EVICTION_ADAPTIVE
     } else {
         MMC_EVICTION_PREFIX
     };
-    let mut model = Model::new(&capacities, eviction);
+    let mut model = new(&capacities, eviction);
     for (number, step) in steps.iter().enumerate() {
         model.apply(step);
         model.check();
@@ -1302,6 +1346,21 @@ fn run(capacities: &[u64], is_adaptive: bool, steps: &[Step]) {
         }
     }
     model.finish();
+}
+
+/// The steps without those that need other media.
+fn in_dram(steps: Vec<Step>) -> Vec<Step> {
+    let keep = |mut step: Step| {
+        match &mut step {
+            Step::Put { options, .. } | Step::BatchPut { options, .. } | Step::Reserve { options, .. } => {
+                options.medium = 0;
+            }
+            Step::Move { .. } => return None,
+            _ => {}
+        }
+        Some(step)
+    };
+    steps.into_iter().filter_map(keep).collect()
 }
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -1322,7 +1381,16 @@ proptest! {
         is_adaptive: bool,
         steps in vec(steps(), 1..100),
     ) {
-        run(&capacities, is_adaptive, &steps);
+        run(Model::new, &capacities, is_adaptive, &steps);
+    }
+
+    #[test]
+    fn so_does_an_attached_one(
+        capacities in vec(8u64..200, 8),
+        is_adaptive: bool,
+        steps in vec(steps(), 1..100),
+    ) {
+        run(Model::attached, &capacities, is_adaptive, &in_dram(steps));
     }
 
     #[test]
@@ -1331,6 +1399,6 @@ proptest! {
         is_adaptive: bool,
         steps in vec(steps(), 1..100),
     ) {
-        run(&capacities, is_adaptive, &steps);
+        run(Model::new, &capacities, is_adaptive, &steps);
     }
 }
