@@ -4,6 +4,7 @@
 #     tests/run.sh                 all of them
 #     tests/run.sh symbols headers these
 #     tests/run.sh tsan            which is not among them: it builds for four minutes of a processor
+#     tests/run.sh fuzz            nor is this one, which builds for nearly three
 #
 # A step is a function `step_<name>`. What it prints goes to build/log/<name>, and to the terminal when it fails. One that ends with 77 can't be
 # run on this machine, and the last line that it prints says why.
@@ -12,7 +13,7 @@ cd "$(dirname "$0")/.."
 export PATH=$PATH:${HOME:-/root}/.cargo/bin
 export CARGO_TERM_COLOR=never
 # Settings of whoever runs this are not the tests'.
-unset MMC_CONFIG_PATH MMC_HTTP_ADDRESS MMC_LOG_LEVEL MMC_BLESS
+unset MMC_CONFIG_PATH MMC_HTTP_ADDRESS MMC_LOG_LEVEL MMC_SHARE MMC_BLESS
 
 TARGET=${CARGO_TARGET_DIR:-target}
 LIBRARY=$TARGET/release/libmmc.so
@@ -48,6 +49,12 @@ step_asan() {
 # The model, which runs one thread, is left to longer runs.
 step_tsan() {
     MMC_SOAK_SECONDS=4 bash tests/tsan.sh threads races
+}
+
+# What other processes send, changed at random: tests/fuzz.sh.
+step_fuzz() {
+    bash tests/setup.sh g++
+    MMC_FUZZ_SECONDS=${MMC_FUZZ_SECONDS:-20} bash tests/fuzz.sh
 }
 
 # A build that can't catch panics must not come to be.
@@ -136,6 +143,7 @@ step_instructions() {
 step_examples() {
     make examples
     build/examples/quickstart
+    build/examples/sharing < /dev/null
     for replay in build/examples/replay build/examples/replay-cpp; do
         "$replay" --trace examples/data/*.kvt.gz --requests 500 --block 65536 --dram 268435456
     done
