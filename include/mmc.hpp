@@ -272,6 +272,33 @@ struct PutOptions {
     }
 };
 
+// How a process attaches to a store that another one has shared. What is zero or empty is the default of mmc_attach_options.
+struct AttachOptions {
+    std::optional<uint32_t> rank;      // of the memory that it brings, or is near to
+    uint64_t dram_size = 0;            // bytes of DRAM that it brings to the pool, a multiple of 4096
+    uint64_t wait_ms = 0;              // to wait for an owner when there is none
+    uint64_t call_timeout_ms = 0;      // after which an owner that does not answer is given up
+    std::optional<bool> huge_pages;    // ask for them, for what it brings
+    bool prefault = false;             // touch every page of what it brings
+    std::optional<uint32_t> numa_node; // to take what it brings from first
+    uint32_t log_level = 0;            // MMC_LOG_*: the process's level from then on
+
+    // As the C functions take them.
+    mmc_attach_options get() const noexcept {
+        mmc_attach_options options{};
+        options.struct_size = sizeof options;
+        options.rank = rank ? *rank + 1 : 0;
+        options.dram_size = dram_size;
+        options.wait_ms = wait_ms;
+        options.call_timeout_ms = call_timeout_ms;
+        options.huge_pages = huge_pages ? (*huge_pages ? MMC_ON : MMC_OFF) : 0;
+        options.prefault = prefault ? MMC_ON : MMC_OFF;
+        options.numa_node = numa_node ? *numa_node + 1 : 0;
+        options.log_level = log_level;
+        return options;
+    }
+};
+
 // A struct of mmc.h in which nothing but `struct_size` is set: mmc::make<mmc_segment_options>().
 template <class Struct> Struct make() noexcept {
     Struct unset{};
@@ -411,13 +438,18 @@ class Store {
   public:
     // Opens a store. Throws what mmc_init returns, and MMC_ERR_UNSUPPORTED when the library that was loaded is older than this header.
     explicit Store(const Config &config = Config()) {
-        if (mmc_abi_version() < MMC_ABI_VERSION) {
-            throw Error(MMC_ERR_UNSUPPORTED, std::string("libmmc ") + mmc_version() + " has interface " +
-                                                 std::to_string(mmc_abi_version()) + ": this program needs " +
-                                                 std::to_string(MMC_ABI_VERSION));
-        }
+        check_version();
         mmc_config settings = config.get();
         check(mmc_init(&settings, &store_));
+    }
+    // Attaches to the store that another process has shared, "unix:/path/of/socket". Throws what mmc_attach returns, and as the constructor does.
+    // Once the owner has gone every function throws MMC_ERR_DISCONNECTED: attach anew then.
+    static Store attach(const std::string &address, const AttachOptions &options = AttachOptions()) {
+        check_version();
+        mmc_attach_options wanted = options.get();
+        Store store(nullptr);
+        check(mmc_attach(address.c_str(), &wanted, &store.store_));
+        return store;
     }
     Store(Store &&other) noexcept : store_(std::exchange(other.store_, nullptr)) {}
     Store &operator=(Store &&other) noexcept {
@@ -433,6 +465,14 @@ class Store {
     void close() {
         check(mmc_uninit(store_));
         store_ = nullptr;
+    }
+    // Lets other processes of the host attach at an address, "unix:/path/of/socket", until the store is closed.
+    void share(const std::string &address) { check(mmc_share(store_, address.c_str())); }
+    // This process's rank in the pool: nothing when it is attached, brought no memory and named no rank.
+    std::optional<uint32_t> rank() const {
+        uint32_t rank = 0;
+        check(mmc_rank(store_, &rank));
+        return rank == MMC_NO_RANK ? std::nullopt : std::optional<uint32_t>(rank);
     }
     // For the functions of mmc.h. The Store keeps it.
     mmc_store *handle() const noexcept { return store_; }
@@ -726,6 +766,15 @@ class Store {
     }
 
   private:
+    // Of nothing yet.
+    explicit Store(std::nullptr_t) noexcept {}
+    static void check_version() {
+        if (mmc_abi_version() < MMC_ABI_VERSION) {
+            throw Error(MMC_ERR_UNSUPPORTED, std::string("libmmc ") + mmc_version() + " has interface " +
+                                                 std::to_string(mmc_abi_version()) + ": this program needs " +
+                                                 std::to_string(MMC_ABI_VERSION));
+        }
+    }
     // False for the one code that is an answer; throws for any other failure.
     static bool is_not(int32_t answer, int32_t code) {
         if (code == answer) {

@@ -10,6 +10,8 @@
 #include <list>
 #include <set>
 
+#include <unistd.h>
+
 #define CHECK(...)                                                                                                     \
     do {                                                                                                               \
         if (!(__VA_ARGS__)) {                                                                                          \
@@ -327,6 +329,38 @@ void stores_and_pins_close_in_any_order() {
     CHECK(!other.exist("a"));
 }
 
+void a_store_of_another_process_is_attached_to() {
+    char directory[] = "/tmp/mmc-hpp-XXXXXX";
+    CHECK(mkdtemp(directory) != nullptr);
+    const std::string address = std::string("unix:") + directory + "/pool";
+    CHECK(thrown([&] { (void)mmc::Store::attach(address); }) == MMC_ERR_DISCONNECTED);
+    CHECK(thrown([] { (void)mmc::Store::attach("pool"); }) == MMC_ERR_INVALID_PARAM);
+    mmc::Store owner(small().rank(3).memory(MMC_MEMORY_MEMFD));
+    owner.share(address);
+    CHECK(thrown([&] { owner.share(address); }) == MMC_ERR_BUSY);
+    CHECK(owner.rank() == 3u);
+
+    mmc::AttachOptions options;
+    options.rank = 0;
+    options.dram_size = 8 << 20;
+    options.huge_pages = false;
+    options.call_timeout_ms = 20000;
+    mmc_attach_options asked = options.get();
+    CHECK(asked.rank == 1 && asked.huge_pages == MMC_OFF && asked.prefault == MMC_OFF && asked.numa_node == 0);
+    mmc::Store bringer = mmc::Store::attach(address, options), reader = mmc::Store::attach(address);
+    CHECK(bringer.rank() == 0u && !reader.rank());
+    CHECK(owner.stats().attached == 2 && owner.list_segments().size() == 2);
+    CHECK(bringer.put("a", block) && !reader.put("a", block));
+    auto pin = reader.pin("a");
+    CHECK(owner.query("a")->blobs[0].rank == 0 && pin->address() == owner.query("a")->blobs[0].address);
+    CHECK(std::memcmp(pin->data(), block.data(), block.size()) == 0);
+    CHECK(thrown([&] { reader.share(address); }) == MMC_ERR_UNSUPPORTED);
+    owner.close();
+    CHECK(thrown([&] { (void)reader.exist("a"); }) == MMC_ERR_DISCONNECTED);
+    CHECK(std::memcmp(pin->data(), block.data(), block.size()) == 0);
+    CHECK(rmdir(directory) == 0);
+}
+
 } // namespace
 
 int main() {
@@ -344,5 +378,6 @@ int main() {
     a_listing_brings_every_key_once_and_exceptions_back();
     segments_are_registered_and_options_passed_on();
     stores_and_pins_close_in_any_order();
+    a_store_of_another_process_is_attached_to();
     std::puts("mmc.hpp: all checks hold");
 }
