@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import http.client
 import multiprocessing
+import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Union
 
 import pytest
@@ -88,12 +89,15 @@ def opened(**settings: Any) -> Iterator[DistributedObjectStore]:
 
 
 def store_fixture(**settings: Any) -> Any:
-    """A fixture of an initialised instance, empty, as `opened` has it."""
+    """A fixture of an initialised instance, empty, as `opened` has it: with a store of its process, and once more attached to another's that has no memory."""
 
-    @pytest.fixture
-    def fixture() -> Iterator[DistributedObjectStore]:
-        with opened(**settings) as store:
-            yield store
+    @pytest.fixture(params=["own", pytest.param("attached", marks=pytest.mark.slow)])
+    def fixture(request: pytest.FixtureRequest) -> Iterator[DistributedObjectStore]:
+        with ExitStack() as owner:
+            if request.param == "attached":
+                owner.enter_context(mmc.Store(None, share=os.environ["MMC_SHARE"]))
+            with opened(**settings) as store:
+                yield store
 
     return fixture
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import run_program
 from hybrid_support import MIB, http_get, local_config, opened, pool
 
-from memcache_hybrid import DistributedObjectStore, LocalConfig, MetaConfig, MetaService, _process
+from memcache_hybrid import DistributedObjectStore, LocalConfig, MetaConfig, MetaService, _config, _process
 
 CERTIFICATES = ["ca_path", "ca_crl_path", "cert_path", "key_path", "key_pass_path", "package_path", "decrypter_path"]
 
@@ -81,7 +81,7 @@ KEYS: dict[str, tuple[str, list[str]]] = {
     "ock.mmc.local_service.hbm.size": ("1GB", ["2TB", "much"]),
     "ock.mmc.local_service.max.dram.size": ("64GB", ["1.5TB", "MB"]),
     "ock.mmc.local_service.max.hbm.size": ("0", ["1025GB", "0x10"]),
-    "ock.mmc.client.retry_milliseconds": ("600000", ["600001", "-1", "1s"]),
+    "ock.mmc.client.retry_milliseconds": ("30", ["600001", "-1", "1s"]),
     "ock.mmc.client.timeout.seconds": ("1", ["0", "601"]),
     "ock.mmc.client.read_thread_pool.size": ("64", ["0", "65"]),
     "ock.mmc.client.write_thread_pool.size": ("1", ["0", "65"]),
@@ -420,6 +420,27 @@ def test_a_file_that_can_not_be_read_is_an_error_that_names_it(tmp_path: Path, m
     assert store.get_local_service_id() == 4294967295
 
 
+@pytest.mark.parametrize(
+    ("text", "url", "wait"),
+    [
+        ("", "tcp://127.0.0.1:5000", 0),
+        ("ock.mmc.meta_service_url=tcp://a:1\n", "tcp://a:1", 0),
+        ("\ufeffock.mmc.meta_service_url = tcp://a:1 # tcp://b:1\r\n", "tcp://a:1", 0),
+        ("\tock.mmc.meta_service_url\t= tcp://a:1\nock.mmc.meta_service_url = tcp://b:1", "tcp://b:1", 0),
+        ("#ock.mmc.meta_service_url = tcp://a:1\n# = #\n", "tcp://127.0.0.1:5000", 0),
+        ("ock.mmc.client.retry_milliseconds = 0250 #5", "tcp://127.0.0.1:5000", 0.25),
+    ],
+)
+def test_a_file_says_where_the_owner_is(
+    text: str, url: str, wait: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "local.conf"
+    path.write_bytes(text.encode())
+    monkeypatch.setenv("MMC_LOCAL_CONFIG_PATH", str(path))
+    settings = _config.settings_of_file("MMC_LOCAL_CONFIG_PATH", LocalConfig())
+    assert (settings.meta_service_url, settings.wait, settings.call_timeout) == (url, wait, 60)
+
+
 # The other config
 
 
@@ -446,7 +467,7 @@ def test_setup_of_the_meta_service_checks_its_config(
     attributes: dict[str, Any], code: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # What is set up stays set up for the process.
-    monkeypatch.setattr(MetaService, "_config", None)
+    monkeypatch.setattr(MetaService, "_settings", None)
     config = MetaConfig()
     for name, value in attributes.items():
         setattr(config, name, value)

@@ -8,6 +8,7 @@ from array import array
 from typing import Any, Callable, Optional
 
 import pytest
+from conftest import own_only
 from hybrid_support import (
     EMPTY_INFO,
     MIB,
@@ -346,6 +347,7 @@ def test_key_info_says_where_an_object_lies(store: Store) -> None:
     assert list(map(str, infos)) == [EMPTY_INFO, str(info)]
 
 
+@own_only
 def test_key_info_names_every_copy_and_its_medium(store: Store) -> None:
     device = Memory(2 * MIB)
     assert pool().register_segment("DRAM", rank=1, capacity=MIB) > 0

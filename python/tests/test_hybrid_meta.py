@@ -7,32 +7,18 @@ import logging
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 from hybrid_support import MIB, eventually, free_port, http_get, opened, store_fixture
+from processes import is_healthy, running
 
 from memcache_hybrid import DistributedObjectStore, MetaConfig, MetaService, _process
 
 store = store_fixture(dram_size="1MB")
-
-PROLOGUE = """
-import signal, sys, threading
-from memcache_hybrid import DistributedObjectStore, LocalConfig, MetaConfig, MetaService
-
-def meta_config(port):
-    config = MetaConfig()
-    config.metrics_url = f"http://127.0.0.1:{port}"
-    config.log_level = "error"
-    return config
-
-"""
 
 
 def meta_config(port: int) -> MetaConfig:
@@ -41,50 +27,10 @@ def meta_config(port: int) -> MetaConfig:
     return config
 
 
-class Program:
-    """A program in a process of its own."""
-
-    def __init__(self, text: str, *arguments: Any) -> None:
-        command = [sys.executable, "-W", "error", "-c", PROLOGUE + text, *map(str, arguments)]
-        # Without a buffer, so that reading a line takes nothing of the next.
-        self.process = subprocess.Popen(
-            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-
-    def line(self) -> str:
-        """The next line that it writes."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().decode()
-
-    def output(self, text: str = "") -> str:
-        """What it writes from here on when it is given a text, until it has ended as it should."""
-        output, errors = self.process.communicate(text.encode(), timeout=30)
-        assert (self.process.returncode, errors.decode()) == (0, "")
-        return output.decode()
-
-
-@contextmanager
-def running(text: str, *arguments: Any) -> Iterator[Program]:
-    program = Program(text, *arguments)
-    try:
-        yield program
-    finally:
-        if program.process.poll() is None:
-            program.process.kill()
-            print(*program.process.communicate())
-
-
-def is_healthy(port: int) -> bool:
-    try:
-        return http_get(f"127.0.0.1:{port}", "/health") == (200, "OK")
-    except ConnectionError:
-        return False
-
-
 @pytest.fixture(autouse=True)
 def _not_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set up stays set up for the process."""
-    monkeypatch.setattr(MetaService, "_config", None)
+    monkeypatch.setattr(MetaService, "_settings", None)
 
 
 @pytest.fixture
@@ -142,8 +88,8 @@ def test_main_serves_the_port_of_the_file_when_it_was_not_set_up(
 
 def test_without_setup_and_file_the_port_is_that_of_the_defaults() -> None:
     assert MetaService.setup(MetaConfig()) == 0
-    assert MetaService._config is not None
-    assert MetaService._config.http_address == b"127.0.0.1:8000"
+    assert MetaService._settings is not None
+    assert MetaService._settings.config.http_address == b"127.0.0.1:8000"
 
 
 def test_the_port_shows_what_instances_of_the_process_store() -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable
 
 import pytest
-from conftest import run_program
+from conftest import own_only, run_program
 from hybrid_support import (
     EMPTY_INFO,
     MIB,
@@ -324,6 +324,7 @@ def test_a_forked_child_has_no_store_and_the_parent_goes_on(store: Store) -> Non
 
 
 @forks
+@own_only
 def test_a_forked_child_may_have_a_store_of_its_own(store: Store) -> None:
     assert store.put("k", b"parent") == 0
     before = store.batch_alloc(["reserved"], [4])

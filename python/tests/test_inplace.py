@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import pytest
-from conftest import MIB
+from conftest import MIB, own_only
 
 import mmc
 from mmc import Code
@@ -154,6 +154,7 @@ def test_a_forgotten_reservation_is_given_up(store: mmc.Store) -> None:
     store.put("k", b"1")
 
 
+@own_only
 def test_a_reservation_is_late_after_its_term(store: mmc.Store) -> None:
     reservation = store.reserve("k", 5, term_ms=1)
     free = threading.Event()

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MIB, run_program
+from conftest import MIB, own_only, run_program
 
 import mmc
 from mmc import _native
 
 
+@own_only
 def test_a_listener_hears_what_happens(store: mmc.Store) -> None:
     heard: queue.Queue[tuple[list[mmc.Event], int]] = queue.Queue()
     store.set_event_callback(lambda events, dropped: heard.put((events, dropped)))
@@ -37,6 +38,7 @@ def test_a_listener_hears_what_happens(store: mmc.Store) -> None:
     assert heard.empty()
 
 
+@own_only
 def test_a_listener_that_raises_is_reported_and_goes_on(store: mmc.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     errors: queue.Queue[Any] = queue.Queue()
     monkeypatch.setattr(sys, "excepthook", lambda *error: errors.put(error[1]))
@@ -54,6 +56,7 @@ def test_a_listener_that_raises_is_reported_and_goes_on(store: mmc.Store, monkey
     store.set_event_callback(None)
 
 
+@own_only
 def test_a_listener_can_not_replace_itself(store: mmc.Store) -> None:
     answers: queue.Queue[Any] = queue.Queue()
 
@@ -124,6 +127,7 @@ def test_nothing_is_said_that_nobody_asked_for() -> None:
     assert run_program("import mmc\nwith mmc.Store(dram=1 << 20) as store: store.put('k', b'1')").stdout == ""
 
 
+@own_only
 def test_another_thread_runs_while_the_library_works(store: mmc.Store) -> None:
     """The interpreter's lock is let go in a call: a callback of another thread, which needs it, runs while this one waits inside."""
     inside, go_on = threading.Event(), threading.Event()

@@ -6,7 +6,7 @@ import ctypes
 from typing import Optional
 
 import pytest
-from conftest import MIB
+from conftest import MIB, own_only
 
 import mmc
 from mmc import Code
@@ -45,6 +45,7 @@ def device(store: mmc.Store) -> Device:
     return device
 
 
+@own_only
 def test_a_device_is_reached_through_its_callback(store: mmc.Store, device: Device) -> None:
     store.put("k", [b"hello ", b"device"], medium="HBM", stream=7)
     assert store.query("k").blobs[0][:2] == ("HBM", 1)
@@ -58,6 +59,7 @@ def test_a_device_is_reached_through_its_callback(store: mmc.Store, device: Devi
     assert store.stats().pins == 0
 
 
+@own_only
 def test_a_device_is_written_and_read_by_pool_address(store: mmc.Store, device: Device) -> None:
     data = bytearray(b"abc")
     here = ctypes.addressof(ctypes.c_char.from_buffer(data))
@@ -67,6 +69,7 @@ def test_a_device_is_written_and_read_by_pool_address(store: mmc.Store, device: 
     assert store.get("k") == b"abcabc"
 
 
+@own_only
 @pytest.mark.parametrize("failure", [ValueError("no such stream"), KeyboardInterrupt()], ids=repr)
 def test_what_a_callback_raises_is_raised_from_the_call(
     store: mmc.Store, device: Device, failure: BaseException
@@ -91,6 +94,7 @@ def test_what_a_callback_raises_is_raised_from_the_call(
     assert store.batch_put(["x"], [b"1"], medium="HBM") == [Code.OK]
 
 
+@own_only
 def test_a_code_of_a_callback_is_the_calls(store: mmc.Store, device: Device) -> None:
     device.answer = -77
     with pytest.raises(mmc.Error, match="-77") as caught:
@@ -100,6 +104,7 @@ def test_a_code_of_a_callback_is_the_calls(store: mmc.Store, device: Device) -> 
     assert store.stats().stored_keys == 0
 
 
+@own_only
 def test_a_callback_may_use_the_store(store: mmc.Store) -> None:
     seen = []
 
@@ -115,6 +120,7 @@ def test_a_callback_may_use_the_store(store: mmc.Store) -> None:
     assert store.exists("from inside 1")
 
 
+@own_only
 def test_a_numpy_array_becomes_a_segment(store: mmc.Store) -> None:
     memory = np.zeros(MIB + 100, np.uint8)
     address = store.register_segment("DRAM", rank=2, memory=memory)
@@ -148,6 +154,7 @@ def test_memory_of_a_closed_store_is_its_owners_again() -> None:
     memory.append(0)
 
 
+@own_only
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -8,7 +8,7 @@ from typing import Optional
 import mmc
 from mmc import Code
 
-from ._values import CLIENT_NOT_INITIALIZED, ERROR, OK, UNMATCHED_KEY, UNMATCHED_STATE
+from ._values import CLIENT_NOT_INITIALIZED, ERROR, NO_META_SERVICE, OK, UNMATCHED_KEY, UNMATCHED_STATE
 
 _log = logging.getLogger("memcache_hybrid")
 
@@ -23,13 +23,13 @@ READ_CODES = {Code.NOT_FOUND: UNMATCHED_KEY, Code.STATE: UNMATCHED_STATE}
 _GONE_CODES = {Code.NOT_STARTED: CLIENT_NOT_INITIALIZED, Code.FORKED: CLIENT_NOT_INITIALIZED}
 
 
-#: The library's own codes, which this interface has no number for: what it calls an error.
-_OWN_CODES = {code: ERROR for code in Code if code <= Code.FORKED}
+#: The library's own codes, which this interface has no number for: what it calls an error, but for the end of the owner.
+_OWN_CODES = {**{code: ERROR for code in Code if code <= Code.FORKED}, Code.DISCONNECTED: NO_META_SERVICE}
 
 
 def meanings_of(codes: list[int], meanings: dict[Code, int]) -> list[int]:
     """What the codes of a batch mean."""
-    if not any(codes):
+    if not any(codes) and Code.OK not in meanings:
         return codes
     known = {**_OWN_CODES, **meanings}
     return [known.get(code, code) for code in codes]  # type: ignore[call-overload]

@@ -7,7 +7,7 @@ there is one table of what is allowed, and a mistake in an attribute is reported
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import mmc
 from mmc import _native, _settings
@@ -133,7 +133,7 @@ class LocalConfig(_Config):
 
 
 class MetaConfig(_Config):
-    """Settings of the process that serves the admin port."""
+    """Settings of the process that owns the pool and serves its admin port."""
 
     _defaults: ClassVar[dict[str, Any]] = {
         "meta_service_url": "tcp://127.0.0.1:5000",
@@ -163,21 +163,32 @@ class MetaConfig(_Config):
     }
 
 
-def config_of(config: _Config) -> _native.Config:
-    """The library's config of these attributes. Raises `ValueError` with the attribute's key for one that is wrong."""
+class Settings(NamedTuple):
+    """What a config or a file says: the library's config, and what it has no place for."""
+
+    config: _native.Config
+    meta_service_url: str
+    #: Seconds to wait for an owner.
+    wait: float = 0.0
+    #: Seconds to wait for its answer.
+    call_timeout: float = 60.0
+
+
+def settings_of(config: _Config) -> Settings:
+    """The settings of these attributes. Raises `ValueError` with the attribute's key for one that is wrong."""
     parsed = _settings.new_config()
     _settings.parse(type(config).__name__, config.settings(), parsed)
-    return parsed
+    return _settings_of(parsed, config, b"")
 
 
-def config_of_file(variable: str, default: _Config) -> _native.Config:
-    """The library's config of the file that the environment's `variable` names, and of `default` for what it leaves open.
+def settings_of_file(variable: str, default: _Config) -> Settings:
+    """The settings of the file that the environment's `variable` names, and of `default` for what it leaves open.
 
     Raises `ValueError` with file, line and key for what is wrong, and `OSError` when the file can't be read.
     """
     path = os.environ.get(variable)
     if not path:
-        return config_of(default)
+        return settings_of(default)
     parsed = _settings.new_config()
     with open(path, "rb") as file:
         text = file.read()
@@ -185,4 +196,17 @@ def config_of_file(variable: str, default: _Config) -> _native.Config:
     _settings.parse(type(default).__name__, default.default_settings(parsed), _settings.new_config())
     _settings.parse(path, text, parsed)
     _settings.parse(type(default).__name__, default.default_settings(parsed), parsed)
-    return parsed
+    return _settings_of(parsed, default, text)
+
+
+def _settings_of(parsed: _native.Config, default: _Config, text: bytes) -> Settings:
+    """With what `text`, which was found good, says of the owner, and `default` otherwise."""
+
+    def said(name: str) -> Any:
+        value = _settings.value_in(text, default._keys[name])
+        return getattr(default, name) if value is None else type(default._defaults[name])(value)
+
+    if "client_retry_milliseconds" not in default._keys:
+        return Settings(parsed, said("meta_service_url"))
+    wait, call_timeout = said("client_retry_milliseconds") / 1000, float(said("client_timeout_seconds"))
+    return Settings(parsed, said("meta_service_url"), wait, call_timeout)

@@ -30,7 +30,8 @@ from ._codes import (
     report,
     state_of,
 )
-from ._config import LocalConfig, config_of, config_of_file
+from ._config import LocalConfig, Settings, settings_of, settings_of_file
+from ._owner import NoMetaService
 from ._pointers import Addresses, has_zero, in_pieces, is_piece, require_some
 from ._values import (
     CLIENT_NOT_INITIALIZED,
@@ -39,6 +40,7 @@ from ._values import (
     INVALID_PARAM,
     MEDIA,
     NO_LEASE,
+    NO_META_SERVICE,
     NO_RANK,
     NOT_FOUND,
     OK,
@@ -63,11 +65,11 @@ _ONE_COPY = ReplicateConfig()
 
 
 class DistributedObjectStore:
-    """A user of the process's store. All instances of a process see the same objects.
+    """A user of the process's store. All instances of a process see the same objects, and with an owner those of all processes of the host.
 
     Keys are 1 to 256 bytes of text, `str` or UTF-8 `bytes`. Pointers and sizes are integers, in batches lists of them, `array('Q')` or numpy arrays of 64-bit
     integers; the memory must stay for the call. Calls may be made from any thread, and let the interpreter's lock go while bytes are copied. Codes: 0 for
-    success, -1 and -3000 to -3106 as MemCache Hybrid has them; -3019 before `init`, after `close` and in a forked child, which may `init` an instance of its own.
+    success, -1 and -3000 to -3106 as MemCache Hybrid has them; -3017 once the owner of the pool has gone, until `close` and another `init`; -3019 before `init`, after `close` and in a forked child, which may `init` an instance of its own.
     A wrong type is a `TypeError`.
 
     `direct`: 0 device to pool, 1 pool to device, 2 pool to host, 3 host to pool. Puts take 0 and 3, gets 1 and 2, anything else is -1. No device
@@ -75,7 +77,7 @@ class DistributedObjectStore:
     """
 
     def __init__(self) -> None:
-        self._config: Optional[_native.Config] = None
+        self._settings: Optional[Settings] = None
         self._process: Optional[_process.Process] = None
 
     # Lifetime
@@ -87,18 +89,19 @@ class DistributedObjectStore:
         if self._store is not None:
             return REPEATED
         try:
-            self._config = config_of(config)
+            self._settings = settings_of(config)
         except mmc.InvalidParam as error:
             _log.error("%s", error)
             return INVALID_PARAM
         return OK
 
     def init(self, device_id: int, init_bm: bool = True) -> int:
-        """Joins the process's store, and opens it if this is the first. Again does nothing.
+        """Joins the process's store; the first one attaches to the pool of this host's owner, `MetaService` of the same `meta_service_url`, or opens a store of
+        this process's own when none has come within `client_retry_milliseconds`, and the log says so at info. Again does nothing.
 
         `device_id`: 0 or more; nothing depends on it here. `init_bm`: whether this instance brings the memory, unless another has: `dram_size` of the config. Without
-        `setup` the file that `MMC_LOCAL_CONFIG_PATH` names counts, else the defaults. 0, or the code of what failed, which the log
-        names; a mistake in the file is a `ValueError`.
+        `setup` the file that `MMC_LOCAL_CONFIG_PATH` names counts, else the defaults. 0; -3017 when `meta_service_url` is another host's, or the owner refuses this
+        process or does not answer; or the code of what failed else. The log names the reason; a mistake in the file is a `ValueError`.
         """
         if not isinstance(device_id, int):
             raise TypeError(f"device_id must be int, not {type(device_id).__name__}")
@@ -108,10 +111,13 @@ class DistributedObjectStore:
             return OK
         process = _process.current
         try:
-            config = self._config or config_of_file("MMC_LOCAL_CONFIG_PATH", LocalConfig())
-            process.join(config, brings_memory=bool(init_bm))
+            settings = self._settings or settings_of_file("MMC_LOCAL_CONFIG_PATH", LocalConfig())
+            process.join(settings, brings_memory=bool(init_bm))
         except mmc.InvalidParam:
             raise
+        except NoMetaService as error:
+            _log.error("%s", error)
+            return NO_META_SERVICE
         except mmc.Error as error:
             _log.error("%s", error)
             return code_of(error)
@@ -119,7 +125,7 @@ class DistributedObjectStore:
         return OK
 
     def close(self) -> int:
-        """Leaves the store; the last instance closes it. 0, also when it was never opened or is closed already."""
+        """Leaves the store; the last instance closes it. 0, also when it was never opened or is closed already, or its owner has gone."""
         process, self._process = self._process, None
         if process is not None and process is _process.current:
             try:
@@ -135,7 +141,7 @@ class DistributedObjectStore:
             self.close()
 
     def get_local_service_id(self) -> int:
-        """This process's rank; 4294967295 when not initialised."""
+        """This process's rank; 4294967295 when not initialised, or attached without memory: then nothing is local."""
         return NO_RANK if self._process is None or self._store is None else self._process.rank
 
     @property
@@ -461,6 +467,8 @@ class DistributedObjectStore:
         if not names or not are_valid(names):
             return INVALID_PARAM
         codes = self._many(names, lambda store: store.batch_remove_lease(names), {})
+        if NO_META_SERVICE in codes:
+            return NO_META_SERVICE
         return NO_LEASE if any(codes) else OK
 
     # Media
@@ -542,8 +550,9 @@ class DistributedObjectStore:
         codes = [INVALID_PARAM] * len(names)
         good = range(len(names)) if are_valid(names) else [n for n, name in enumerate(names) if are_valid([name])]
         try:
-            for number, code in zip(good, call(store, [names[number] for number in good])):
-                codes[number] = meanings.get(code, code)  # type: ignore[call-overload]
+            answers = meanings_of(call(store, [names[number] for number in good]), meanings)
+            for number, code in zip(good, answers):
+                codes[number] = code
         except mmc.Error as error:
             return [code_of(error, meanings)] * len(names)
         return codes

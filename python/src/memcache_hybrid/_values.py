@@ -25,13 +25,14 @@ INVALID_PARAM = -3000
 REPEATED = -3005
 NOT_FOUND = -3007
 SIZE_MISMATCH = -3012
+NO_META_SERVICE = -3017
 CLIENT_NOT_INITIALIZED = -3019
 UNMATCHED_STATE = -3101
 UNMATCHED_KEY = -3102
 NO_LEASE = -3106
 
-#: The rank of an instance that is not initialised.
-NO_RANK = 2**32 - 1
+#: The rank of an instance that is not initialised, or brings no memory to a pool of several processes.
+NO_RANK = _native.NO_RANK
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 

@@ -1,4 +1,4 @@
-"""mmc: an in-process cache for the KV blocks of large language models.
+"""mmc: a cache, in this process or shared by those of a host, for the KV blocks of large language models.
 
     import mmc
 
@@ -7,6 +7,9 @@
         store.get_into("model-7b/9f8e7d", out)   # into a writable one
         with store.pin("model-7b/9f8e7d") as view:
             ...                                  # where it lies, without a copy
+
+Several processes of a host share one pool: one of them opens it, with `Store(share="unix:/run/mmc/pool.sock")` or as a program of its own,
+`python -m mmc serve`, and the others `Store.attach` to it.
 
 `Store` is all there is to know first. What it raises is under `Error`; its log goes to `logging`, to the logger "mmc". The library lies in this package
 and is called through ctypes; `include/mmc.h` of the project is what it mirrors.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import operator
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any, Callable, Optional, Union
 
 from . import _native
+from ._errors import InvalidParam
+
+#: A year: longer than anybody waits, and short enough for every clock.
+_MAX_SECONDS = 365 * 24 * 3600
 
 
 def new_config() -> _native.Config:
@@ -72,3 +78,23 @@ def switch(value: Optional[bool]) -> int:
 def numbers(values: Iterable[int]) -> bytes:
     """Numbers as a text of the library, with commas between them."""
     return ",".join(str(operator.index(value)) for value in values).encode()
+
+
+def milliseconds(name: str, seconds: float) -> int:
+    """Whole milliseconds of a time in seconds, rounded up. Raises `InvalidParam` for a time that is none."""
+    if not 0 <= seconds <= _MAX_SECONDS:
+        raise InvalidParam(f"{name} {seconds}: must be 0 to {_MAX_SECONDS} seconds")
+    return math.ceil(seconds * 1000)
+
+
+def value_in(text: bytes, key: str) -> Optional[str]:
+    """What a settings file says of a key, for keys that the library checks and leaves to others; None when it says nothing.
+
+    Lines are split as the library does it (`src/config/file.rs`), and one that it would refuse is passed over: the last of a key counts.
+    """
+    value = None
+    for line in text.decode("utf-8-sig", "replace").split("\n"):
+        name, equals, rest = re.split(r"(?:^|(?<=[ \t\r\f]))#", line, maxsplit=1)[0].partition("=")
+        if equals and name.strip() == key:
+            value = rest.strip()
+    return value

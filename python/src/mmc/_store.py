@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import os
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import Iterable
@@ -19,15 +20,18 @@ from ._inplace import InPlace
 from ._native import check, library, sized
 from ._reports import Event, SegmentInfo, Statistics, segment_info, statistics
 from ._segments import CopyCallback, Registration
-from ._settings import clock_of, new_config, numbers, size_of, switch
+from ._settings import clock_of, milliseconds, new_config, numbers, size_of, switch
 
 _byref = ctypes.byref
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 _nobody = _native.EVENT_CALLBACK(0)
 
+#: How long an attach waits for an owner in one call of the library.
+_PIECE_SECONDS = 0.25
+
 
 class Store(Batches, InPlace):
-    """An in-process cache of KV blocks: objects of bytes under keys, in segments of memory.
+    """A cache of KV blocks: objects of bytes under keys, in segments of memory. This process's own, or with `attach` one that another process shares.
 
     Keys are 1 to 256 bytes of UTF-8 without control characters, `str` or `bytes`. A buffer is anything with the buffer protocol, a
     numpy array or a torch CPU tensor, contiguous; its bytes are taken as they lie, whatever its shape and type. A list or a tuple
@@ -136,10 +140,81 @@ class Store(Batches, InPlace):
         store._open(config)
         return store
 
+    @classmethod
+    def attach(
+        cls,
+        address: str,
+        *,
+        dram: Union[int, str, None] = None,
+        rank: Optional[int] = None,
+        wait: float = 0.0,
+        call_timeout: float = 60.0,
+        huge_pages: Optional[bool] = None,
+        prefault: Optional[bool] = None,
+        numa_node: Optional[int] = None,
+        log_level: Union[int, str, None] = None,
+    ) -> Store:
+        """Attaches to the pool that another process of this host shares, as a store of this process.
+
+        `address`: "unix:/path/of/socket", as its owner shares it. `dram`: bytes of DRAM that this process brings to the pool, a multiple of 4096, or text
+        such as "4GiB"; the owner maps it, and it serves all processes; None or 0: none. `rank`: 0 to 65535, of that memory, or without any the one that is
+        near; None: the smallest that nobody has, or none. `wait`: seconds to wait for an owner when there is none; 0 looks once. `call_timeout`: seconds
+        after which a call to an owner that does not answer gives the connection up. `huge_pages` (on), `prefault` (off), `numa_node`: how the memory that is
+        brought is mapped. `log_level`: as for `set_log_level`.
+
+        Every method has the same meaning and raises the same as on an own store: keys, objects, pins, leases, segments and addresses are the pool's, and
+        bytes are copied by this process itself, in memory that it maps. What differs:
+
+        - `Disconnected`, from any method: the owner has closed the pool, has gone, or did not answer in time. Memory that is pinned stays readable until
+          `close`; reservations and leases are gone. Attach anew, for a new owner.
+        - `register_segment` brings DRAM that the owner maps, and raises `Unsupported` for anything else; `unregister_segment` takes away what this process
+          has brought. Reserving in HBM or on SSD, `write_at` and `read_at` in memory that this process can't map, `share` and
+          `set_event_callback` are `Unsupported`. A `stream` is given to nobody.
+        - A put that needs memory that is being read here does not wait for that, but raises `NoSpace`; one that takes longer than a minute raises `Timeout`.
+          An object in memory that this process can't map is copied into memory that it can, and `NoSpace` is raised if there is no room.
+        - No method "never blocks": each waits for the owner's answer.
+
+        `close` gives back the pins, reservations and leases, and withdraws the memory that was brought; the end of the process gives back the former, and
+        the latter then waits, with what is in it, for a process that brings as much, for the owner's `share_wait_ms`.
+
+        Raises `Disconnected` when no process shares a pool there; `Unsupported` when the owner refuses this process, with its reason: another user,
+        another version; `InvalidParam`; `Io`; `OutOfMemory` when memory can't be mapped; `NoSpace` when 1024 stores are open. Blocks for `wait`, for
+        the owner's answer, and while memory is mapped.
+        """
+        if rank is not None and not 0 <= rank <= _native.MAX_RANK:
+            raise InvalidParam(f"rank {rank}: must be 0 to {_native.MAX_RANK}")
+        until = time.monotonic() + milliseconds("wait", wait) / 1000
+        options = sized(
+            _native.AttachOptions,
+            rank=0 if rank is None else rank + 1,
+            dram_size=0 if dram is None else size_of("dram", dram),
+            # 0 would be the library's default.
+            call_timeout_ms=milliseconds("call_timeout", call_timeout) or 1,
+            huge_pages=switch(huge_pages),
+            prefault=switch(prefault),
+            numa_node=0 if numa_node is None else numa_node + 1,
+            log_level=0 if log_level is None else _log.level_number(log_level),
+        )
+        handle = ctypes.c_void_p()
+        while True:
+            # In pieces, between which Python handles signals.
+            left = max(0.0, until - time.monotonic())
+            options.wait_ms = milliseconds("wait", min(left, _PIECE_SECONDS))
+            code = library.mmc_attach(address.encode(), _byref(options), _byref(handle))
+            if code != Code.DISCONNECTED or left <= _PIECE_SECONDS:
+                break
+        check(code)
+        store = cls.__new__(cls)
+        store._begin(handle.value or 0)
+        return store
+
     def _open(self, config: _native.Config) -> None:
         handle = ctypes.c_void_p()
         check(library.mmc_init(_byref(config), _byref(handle)))
-        self._handle = handle.value or 0
+        self._begin(handle.value or 0)
+
+    def _begin(self, handle: int) -> None:
+        self._handle = handle
         self._ready_handle = _ready.argument_of_handle(self._handle)
         self._registrations: dict[int, Registration] = {}
         # Whether a callback of Python may run inside of a call, which then may have raised.
@@ -153,7 +228,8 @@ class Store(Batches, InPlace):
         """Closes the store. Again does nothing.
 
         Waits for other threads' calls, copies too. Pins and reservations that are open keep the memory that they show. Raises `Busy`, with
-        the store still open, when a pin, lease or reservation is in memory that this process brought, or from inside a callback.
+        the store still open, when a pin, lease or reservation is in memory that this process brought, or from inside a callback. An attached
+        store is closed, too, when its owner has gone.
         """
         code = library.mmc_uninit(self._handle)
         if code not in (Code.OK, Code.NOT_STARTED):
@@ -181,6 +257,25 @@ class Store(Batches, InPlace):
 
     def __repr__(self) -> str:
         return f"<mmc.Store {self._handle:#x}{' closed' if self.closed else ''}>"
+
+    # Other processes
+
+    def share(self, address: str) -> None:
+        """Shares the store with other processes of this host, which `attach` at `address`, "unix:/path/of/socket", until it is closed.
+
+        What they put lies in DRAM segments that are memfds: open the store with `memory="memfd"`, or at once with `share`, which also takes who may attach.
+        Raises `InvalidParam` for what is no address; `Busy` when the store is shared already, or another one there; `Io` when the socket can't be
+        made; `Unsupported` for an attached store.
+        """
+        check(library.mmc_share(self._handle, address.encode()))
+
+    @property
+    def rank(self) -> Optional[int]:
+        """This process's rank in the pool: that of its memory, to which it puts first and from which it gets first. None for an attached process that
+        brought no memory and named no rank."""
+        rank = ctypes.c_uint32()
+        check(library.mmc_rank(self._handle, _byref(rank)))
+        return None if rank.value == _native.NO_RANK else rank.value
 
     # Segments
 
@@ -267,7 +362,7 @@ class Store(Batches, InPlace):
 
     @property
     def http_address(self) -> Optional[str]:
-        """Where the admin port listens, "host:port" with the true port; None when it is off."""
+        """Where the admin port listens, "host:port" with the true port, that of the owner for an attached store; None when it is off."""
         text = ctypes.create_string_buffer(512)
         check(library.mmc_http_address(self._handle, text, len(text), None))
         return text.value.decode() or None
@@ -276,7 +371,7 @@ class Store(Batches, InPlace):
         """Sets who hears what is stored and removed: `callback(events, dropped)`, on a thread of the library; None: nobody.
 
         `dropped`: how many events before these were lost as the listener was slow; then list the keys again. What it raises goes to `sys.excepthook`.
-        Returns when the old callback will not be called again. Raises `Busy` from inside the callback.
+        Returns when the old callback will not be called again. Raises `Busy` from inside the callback; `Unsupported` for an attached store, whose owner hears.
         """
         listener = _nobody if callback is None else _native.EVENT_CALLBACK(_hearing(callback))
         check(library.mmc_set_event_callback(self._handle, listener, None))
@@ -306,6 +401,7 @@ def _hearing(callback: Callable[[list[Event], int], None]) -> Callable[..., None
 def _close_all() -> None:
     """At exit: no thread of the library comes into the interpreter any more, and the stores end in order."""
     for store in list(_open_stores):
+        # Refused for an attached store, which has no listener.
         library.mmc_set_event_callback(store._handle, _nobody, None)
         # One whose memory is still looked at stays open, and ends with the process.
         library.mmc_uninit(store._handle)
