@@ -40,7 +40,7 @@ $(SONAME): $(LIBRARY)
 
 ## examples: every program of examples/, in build/examples
 # A program is a file; one of several files names the others here.
-replay_FILES := $(filter-out examples/c/quickstart.c examples/c/replay.c, $(wildcard examples/c/*.c))
+replay_FILES := $(filter-out examples/c/quickstart.c examples/c/replay.c examples/c/sharing.c, $(wildcard examples/c/*.c))
 EXAMPLES_C := $(patsubst examples/c/%.c, build/examples/%, $(filter-out $(replay_FILES), $(wildcard examples/c/*.c)))
 EXAMPLES_CPP := $(patsubst examples/cpp/%.cpp, build/examples/%-cpp, $(wildcard examples/cpp/*.cpp))
 HEADERS := $(wildcard include/*) $(wildcard examples/c/*.h)
