@@ -13,7 +13,6 @@ export RUSTC_BOOTSTRAP=1
 # The sanitizer stops at the first error. A host's own flags would build everything for another machine than the tests.
 export RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes"
 export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:halt_on_error=1
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only
 export MMC_MODEL_CASES=${MMC_MODEL_CASES:-60} MMC_SOAK_SECONDS=${MMC_SOAK_SECONDS:-10}
 
 tests=("${@:-model}")

@@ -1385,20 +1385,25 @@ proptest! {
     }
 
     #[test]
-    fn so_does_an_attached_one(
-        capacities in vec(8u64..200, 8),
-        is_adaptive: bool,
-        steps in vec(steps(), 1..100),
-    ) {
-        run(Model::attached, &capacities, is_adaptive, &in_dram(steps));
-    }
-
-    #[test]
     fn so_does_one_whose_segments_are_hardly_larger_than_its_objects(
         capacities in vec(1u64..12, 8),
         is_adaptive: bool,
         steps in vec(steps(), 1..100),
     ) {
         run(Model::new, &capacities, is_adaptive, &steps);
+    }
+}
+
+proptest! {
+    // Each of its steps is a question to another thread.
+    #![proptest_config(cases(80))]
+
+    #[test]
+    fn so_does_an_attached_one(
+        capacities in vec(8u64..200, 8),
+        is_adaptive: bool,
+        steps in vec(steps(), 1..100),
+    ) {
+        run(Model::attached, &capacities, is_adaptive, &in_dram(steps));
     }
 }

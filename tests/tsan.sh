@@ -27,7 +27,7 @@ export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread --cfg portable_copy"
 # Some tests ask for tables that are too large to be had.
 export TSAN_OPTIONS="halt_on_error=1 allocator_may_return_null=1"
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_PROFILE_DEV_INCREMENTAL=false
+export CARGO_PROFILE_DEV_INCREMENTAL=false
 export MMC_MODEL_CASES=${MMC_MODEL_CASES:-60} MMC_SOAK_SECONDS=${MMC_SOAK_SECONDS:-10}
 
 run() {

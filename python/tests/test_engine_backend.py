@@ -180,6 +180,7 @@ def test_two_workers_that_save_a_block_write_to_one_place_and_its_first_end_coun
     assert load(first, empty, keys, "whole") == [0]
 
 
+@pytest.mark.slow
 def test_a_pool_that_is_too_small_loses_blocks_and_never_mixes_them(open_backend: OpenBackend) -> None:
     backend = open_backend(9)
     kept, cache = keys_of("kept", 1), Cache("numpy", 1)

@@ -250,6 +250,7 @@ def test_threads_that_evict_each_others_objects_never_get_wrong_bytes() -> None:
         assert in_threads(4, use) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_close_may_come_while_threads_are_in_calls(caplog: pytest.LogCaptureFixture) -> None:
     store, out = Store(), Memory(20_000)
     assert store.setup(local_config(dram_size="1MB", log_level="error")) == 0

@@ -385,6 +385,7 @@ def test_a_process_that_the_owner_refuses_has_no_store(sockets: Path) -> None:
         assert worker.ask("store.put('k', b'data')") == -3019
 
 
+@pytest.mark.slow
 def test_an_owner_that_does_not_answer_is_not_replaced_by_an_own_store(sockets: Path) -> None:
     served = Served(sockets, "--dram", "0", "--share", f"unix:{sockets}/s", environment={})
     try:
