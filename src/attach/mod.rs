@@ -284,18 +284,7 @@ impl Attached {
             now.push(known);
         }
         self.known.store(Arc::new(now));
-        Ok(listed
-            .into_iter()
-            .map(|segment| SegmentView {
-                address: segment.address,
-                allocated: segment.allocated,
-                capacity: segment.capacity,
-                medium: segment.medium,
-                rank: segment.rank,
-                report: segment.report,
-                is_shareable: segment.is_shareable,
-            })
-            .collect())
+        Ok(listed)
     }
 
     /// Maps a segment; `None` when it has gone meanwhile.

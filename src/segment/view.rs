@@ -97,9 +97,9 @@ mod tests {
             file.write_all(&[pages as u8; 4096]).unwrap();
             let view = View::new(&file, length).unwrap();
             assert!(view.base().is_multiple_of(HUGE_PAGE as usize));
+            let begin = std::ptr::with_exposed_provenance::<u8>(view.base());
             // SAFETY: the view is mapped, and nobody writes to it.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(view.base()), length) };
+            let bytes = unsafe { std::slice::from_raw_parts(begin, length) };
             assert_eq!(
                 (bytes[4095], bytes[length - 1]),
                 (pages as u8, if pages == 1 { 1 } else { 0 })

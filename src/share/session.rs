@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::holdings::{Everything, Holdings};
 use super::wire::{
-    Blob, Contribution, Keys, Lent, Listed, MAX_ELEMENTS, Placement, Range, Reply, Request, Room, Shown, Sized, Tokens,
+    Blob, Contribution, Keys, Lent, MAX_ELEMENTS, Placement, Range, Reply, Request, Room, Shown, Sized, Tokens,
 };
 use crate::error::{Error, Result, invalid, words};
 use crate::evict::Turn;
@@ -250,20 +250,7 @@ impl Session {
                     words: "".into(),
                 }
             }
-            Request::ListSegments => Reply::Segments(
-                store
-                    .list_segments()
-                    .map(|segment| Listed {
-                        address: segment.address,
-                        allocated: segment.allocated,
-                        capacity: segment.capacity,
-                        medium: segment.medium,
-                        rank: segment.rank,
-                        report: segment.report,
-                        is_shareable: segment.is_shareable,
-                    })
-                    .collect(),
-            ),
+            Request::ListSegments => Reply::Segments(store.list_segments().collect()),
             Request::Map { address } => {
                 let segment = &store.segments.containing(address)?.segment;
                 let file = segment

@@ -22,8 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::segment::Medium;
 use crate::segment::device::Direction;
-use crate::segment::dram::Report;
-use crate::store::report::Statistics;
+use crate::store::report::{SegmentView, Statistics};
 
 /// The version of the protocol. It changes with every change of the messages.
 pub(crate) const VERSION: u32 = 1;
@@ -215,19 +214,6 @@ pub(crate) struct Shown {
     pub(crate) blobs: Vec<Blob>,
 }
 
-/// A segment.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Listed {
-    pub(crate) address: u64,
-    pub(crate) allocated: u64,
-    pub(crate) capacity: u64,
-    pub(crate) medium: Medium,
-    pub(crate) rank: u32,
-    pub(crate) report: Option<Report>,
-    /// Whether it can be mapped.
-    pub(crate) is_shareable: bool,
-}
-
 /// Reads a list of a batch, and no longer one: what a frame has room for takes a multiple of it as a list.
 fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct Bounded<T>(PhantomData<T>);
@@ -291,7 +277,7 @@ pub(crate) enum Reply<'a> {
         keys: Vec<Cow<'a, str>>,
         next: Option<u32>,
     },
-    Segments(Vec<Listed>),
+    Segments(Vec<SegmentView>),
     /// The memfd comes with the frame.
     Memfd {
         address: u64,

@@ -40,7 +40,7 @@ pub(crate) struct ObjectView {
 }
 
 /// A segment as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SegmentView {
     pub(crate) address: u64,
     pub(crate) allocated: u64,
