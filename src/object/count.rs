@@ -6,8 +6,8 @@
 //! - a copy starts *reserved*: not to be found, held once, by its writer; or *arriving*: not to be found, read once, by a writer of whom
 //!   nothing is left to be done but the copy of its bytes (`arrive` turns the one into the other);
 //! - `publish` makes it live: the writer's hold or reading becomes the index's own reading;
-//! - `read` and `hold` succeed only while it is live and of the generation that the caller looked up; `read_held` also while it is held,
-//!   by its writer or by holders that outlived its removal;
+//! - `read` and `hold` succeed only while it is live and of the generation that the caller looked up; `read_held` and `hold_held` also while it is
+//!   held, by its writer or by holders that outlived its removal;
 //! - `retire` takes it out of reach and ends the index's reading, `retire_unheld` only when nobody holds it: eviction's question and
 //!   its act in one;
 //! - whoever takes the last reading or hold of a copy that is not live is told so, once, and gives the memory back.
@@ -120,6 +120,11 @@ impl Count {
     /// Counts a hold.
     pub(crate) fn hold(&self, generation: u32) -> Attempt {
         self.add(generation, LIVE, HOLD, HOLDS)
+    }
+
+    /// Counts a hold beside that of somebody who has one: of a copy that may be out of reach, for those who know it by its place.
+    pub(crate) fn hold_held(&self, generation: u32) -> Attempt {
+        self.add(generation, LIVE | HOLDS, HOLD, HOLDS)
     }
 
     /// Ends a reading; true when the caller must give the memory back.

@@ -365,13 +365,6 @@ impl<'s> Reading<'s> {
         Reading { store, slot, copy }
     }
 
-    /// Leaves it counted, for whoever takes it up: the slot and the copy.
-    pub(super) fn keep(self) -> (u32, usize) {
-        let kept = (self.slot, self.copy);
-        std::mem::forget(self);
-        kept
-    }
-
     /// Which of the object's copies it is of.
     pub(super) fn copy(&self) -> usize {
         self.copy

@@ -12,6 +12,7 @@ use crate::evict::Turn;
 use crate::hold::Held;
 use crate::key::{Key, unseen_name};
 use crate::metrics::Counter;
+use crate::object::Attempt;
 use crate::segment::device::Direction;
 use crate::segment::transfer::{self, Transfer};
 use crate::segment::{Medium, Segment};
@@ -28,12 +29,10 @@ pub(crate) enum Loan {
     Room { token: u64, turn: Option<Turn> },
     /// Memory that it writes, of an object that then goes to where it can't write.
     Passage { token: u64, put: Box<Put> },
-    /// An object where it lies.
+    /// An object where it lies, to be read; or one that is reserved, while it is written by its address.
     Pin { token: u64 },
     /// A copy of an object, or of a part of one.
     Copy { token: u64 },
-    /// A part of a reserved object, for writing.
-    Part { slot: u32, copy: usize },
 }
 
 /// A put that waits for its bytes.
@@ -381,30 +380,20 @@ impl Store {
         let segment = &registered.segment;
         let offset = segment.offset_at(address).expect("it was found by this address");
         let (reading, _) = self.begin_reading_at(segment, offset, bytes, direction)?;
-        let shown = |token| View {
-            token,
-            address,
-            pointer: None,
-            size: bytes,
-        };
-        if direction == Direction::ToSegment {
-            if !segment.is_shareable || !segment.hold() {
-                return Err(Error::Unsupported(
-                    "to write a reserved object in memory that this process can't map".into(),
-                ));
-            }
-            let (slot, copy) = reading.keep();
-            return Ok((shown(0), Loan::Part { slot, copy }));
-        }
-        let (slot, copy) = (reading.slot, reading.copy());
-        let life = self.objects.get(slot).life();
-        let held = match segment.is_shareable {
-            true => self.hold_copies(slot, life, std::iter::once(copy))?,
-            false => None,
-        };
-        if let Some(held) = held {
+        if let Some(held) = self.hold_what_is_read(segment, &reading, direction)? {
             let token = self.holds.pin(held).inspect_err(|_| self.let_go(held))?;
-            return Ok((shown(token), Loan::Pin { token }));
+            let view = View {
+                token,
+                address,
+                pointer: None,
+                size: bytes,
+            };
+            return Ok((view, Loan::Pin { token }));
+        }
+        if direction == Direction::ToSegment {
+            return Err(Error::Unsupported(
+                "to write a reserved object in memory that this process can't map".into(),
+            ));
         }
         drop(reading);
         // Out of reach, or out of the index and kept by its leases alone.
@@ -424,18 +413,44 @@ impl Store {
         }
     }
 
+    /// Makes a reading by address a hold, which nobody waits for, as the guest may stop at any time: of what is readable, or of what is
+    /// reserved and to be written. `None` where a guest can't map it, and for what is out of the index.
+    fn hold_what_is_read(
+        &self,
+        segment: &Segment,
+        reading: &Reading<'_>,
+        direction: Direction,
+    ) -> Result<Option<Held>> {
+        if !segment.is_shareable || !segment.hold() {
+            return Ok(None);
+        }
+        // The reading keeps the slot its object's, and the copy where it is.
+        let (slot, copy) = (reading.slot, reading.copy());
+        let (life, count) = (self.objects.get(slot).life(), self.objects.blob(slot, copy).count);
+        let attempt = match direction {
+            Direction::ToSegment => count.hold_held(life.generation()),
+            Direction::FromSegment => count.hold(life.generation()),
+        };
+        if attempt == Attempt::Counted {
+            let copies = 1 << copy;
+            return Ok(Some(Held { slot, copies }));
+        }
+        segment.end_hold();
+        match (attempt, direction) {
+            (Attempt::Full, _) => Err(Error::Busy("too many pins and leases of one object at once".into())),
+            (_, Direction::FromSegment) => Ok(None),
+            (_, Direction::ToSegment) => Err(Error::State(
+                "the reserved object there is just being published or given up".into(),
+            )),
+        }
+    }
+
     /// Takes back what a guest had. What it wrote and did not publish never was.
     pub(crate) fn end_loan(&self, loan: Loan) {
         // Each is the keeper's alone, so it is there.
         let _ = match loan {
             Loan::Room { token, .. } | Loan::Passage { token, .. } | Loan::Copy { token } => self.try_abort(token),
             Loan::Pin { token } => self.try_unpin(token),
-            Loan::Part { slot, copy } => {
-                let segment = &self.segment_of(slot, copy).0.segment;
-                drop(Reading::counted(self, slot, copy));
-                segment.end_hold();
-                Ok(())
-            }
         };
     }
 

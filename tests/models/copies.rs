@@ -256,6 +256,36 @@ fn memory_of_a_reservation_goes_back_once_and_never_under_those_who_copy_by_its_
 }
 
 #[test]
+fn memory_that_another_process_writes_by_address_goes_back_once_and_is_not_evicted_from_under_it() {
+    for is_committed in [true, false] {
+        model(3, move || {
+            let copy = Copy::reserved();
+            copy.write();
+            let guest = spawn(&copy, |copy| {
+                let is_counted = copy.count.hold_held(GENERATION) == Attempt::Counted;
+                if is_counted {
+                    copy.check();
+                    copy.give_back_if(copy.count.end_hold());
+                }
+            });
+            let evictor = spawn(&copy, |copy| {
+                copy.give_back_if(copy.count.retire_unheld(GENERATION) == Some(true));
+            });
+            match is_committed {
+                true => copy.count.publish(),
+                false => copy.give_back_if(copy.count.end_writing()),
+            }
+            guest.join().unwrap();
+            evictor.join().unwrap();
+            if copy.count.is_live(GENERATION) {
+                copy.give_back_if(copy.count.retire());
+            }
+            copy.assert_over();
+        });
+    }
+}
+
+#[test]
 fn a_commit_in_the_middle_of_a_copy_by_address_loses_no_count() {
     model(3, || {
         let copy = Copy::reserved();

@@ -170,3 +170,35 @@ fn a_loan_that_fails_leaves_nothing() {
     store.abort(view.token).unwrap();
     assert_eq!(store.statistics().allocated, before);
 }
+
+#[test]
+fn nobody_waits_for_a_guest_that_stops_while_it_writes_by_address() {
+    let host = HostMemory::new(8);
+    let (store, _) = open(&host);
+    let options = PutOptions {
+        replicas: 1,
+        preferred: &[0],
+        medium: None,
+        stream: 0,
+        guest: None,
+    };
+    for is_committed in [true, false] {
+        let view = store.reserve(&key("a"), UNIT, &options, 0).unwrap();
+        let (_, loan) = store
+            .lend_range(view.address, UNIT, Direction::ToSegment, GUEST)
+            .unwrap();
+        match is_committed {
+            true => store.commit(view.token).unwrap(),
+            false => store.abort(view.token).unwrap(),
+        }
+        // A put that needs that memory fails, and does not wait; the segment stays.
+        let all = store.reserve_unseen(8 * UNIT, Some(GUEST));
+        assert!(matches!(all, Err(Error::NoSpace(_))), "{all:?}");
+        let segment = store.segments.containing(view.address).unwrap().segment.address;
+        assert!(matches!(store.unregister_segment(segment), Err(Error::Busy(_))));
+        store.end_loan(loan);
+        let all = store.reserve_unseen(8 * UNIT, Some(GUEST)).unwrap();
+        store.try_abort(all.token).unwrap();
+        assert_eq!((store.statistics().allocated, store.statistics().pins), (0, 0));
+    }
+}
