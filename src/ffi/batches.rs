@@ -9,8 +9,7 @@ use std::ffi::c_void;
 
 use super::boundary::guard;
 use super::convert::{
-    Out, buffers, check_batch, check_flags, key_from, medium_from, put_options, put_out, require_out, slice, slice_mut,
-    stream_of,
+    Out, buffers, check_batch, key_from, medium_from, put_options, put_out, require_out, slice, slice_mut, stream_of,
 };
 use super::handle;
 use super::objects::object_info;
@@ -21,6 +20,7 @@ use crate::error::{Result, invalid};
 use crate::key::Key;
 use crate::segment::Medium;
 use crate::segment::buffers::{Buffers, list_of};
+use crate::store::check_flags;
 use crate::store::migrate::Way;
 
 /// Keys of a batch with their buffers, one after the other in flat arrays.

@@ -238,14 +238,6 @@ pub(super) fn check_batch(count: usize) -> Result<()> {
     Ok(())
 }
 
-/// Checks flags against those that a function knows.
-pub(super) fn check_flags(flags: u32, known: u32) -> Result<()> {
-    if flags & !known != 0 {
-        return Err(invalid!("flags {flags:#x}: this function knows {known:#x}"));
-    }
-    Ok(())
-}
-
 /// A medium by its number; `None` for 0.
 pub(super) fn medium_from(number: u32) -> Result<Option<Medium>> {
     match number {

@@ -10,13 +10,12 @@ use std::slice::from_ref;
 
 use super::batches::keys_and_results;
 use super::boundary::guard;
-use super::convert::{
-    Out, buffers, check_batch, check_flags, direction_from, key_from, put_options, slice, slice_mut, stream_of,
-};
+use super::convert::{Out, buffers, check_batch, direction_from, key_from, put_options, slice, slice_mut, stream_of};
 use super::handle;
 use super::types::{MMC_PEEK, mmc_get_options, mmc_key, mmc_put_options, mmc_store, mmc_view};
 use crate::error::{Error, Result, invalid};
 use crate::pool::Pool;
+use crate::store::check_flags;
 use crate::store::inplace::View;
 
 /// Takes `key` and memory for `size` bytes, which the caller fills. Nobody sees the object before mmc_commit.

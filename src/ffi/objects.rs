@@ -3,13 +3,14 @@
 use std::ffi::c_void;
 
 use super::boundary::guard;
-use super::convert::{Out, buffers, check_flags, key_from, medium_number, put_options, put_out, slice, stream_of};
+use super::convert::{Out, buffers, key_from, medium_number, put_options, put_out, slice, stream_of};
 use super::handle;
 use super::types::{
     MMC_GET_UP_TO, MMC_PEEK, MMC_QUERY_RESERVED, mmc_blob_info, mmc_get_options, mmc_key, mmc_keys_callback,
     mmc_object_info, mmc_put_options, mmc_store,
 };
 use crate::error::{Result, invalid};
+use crate::store::check_flags;
 use crate::store::list::PAGE;
 use crate::store::report::{BlobView, ObjectView};
 

@@ -6,13 +6,19 @@ use std::time::Duration;
 use super::boundary::guard;
 use super::convert::{put_out, read, require_out, switch_from, text_from};
 use super::handle::{self, Instance};
-use super::types::{MMC_NO_RANK, mmc_attach_options, mmc_store};
+use super::types::{MMC_MAX_BATCH, MMC_NO_RANK, mmc_attach_options, mmc_store};
 use crate::attach::{Attached, Attaching};
 use crate::error::{Result, invalid};
 use crate::log::{self, Level};
 use crate::pool::Pool;
 use crate::segment::MAX_RANKS;
 use crate::segment::dram::{Kind, Wishes};
+use crate::share::wire::MAX_ELEMENTS;
+
+const _: () = assert!(
+    MMC_MAX_BATCH as usize == MAX_ELEMENTS,
+    "a batch goes over the wire in one frame"
+);
 
 /// Shares a store with other processes of the host, which attach with mmc_attach.
 ///

@@ -21,7 +21,7 @@ use crate::store::inplace::View;
 use crate::store::migrate::Way;
 use crate::store::place::{Guest, PutOptions};
 use crate::store::report::ObjectView;
-use crate::store::{GET_UP_TO, PEEK, QUERY_RESERVED, Store};
+use crate::store::{GET_UP_TO, PEEK, QUERY_RESERVED, Store, check_flags};
 
 /// What is done about the memory of processes; the host does it.
 pub(super) trait Memory {
@@ -282,7 +282,6 @@ impl Session {
 
     fn put<'a>(&self, store: &Store, room: &Room<'_>) -> Result<Reply<'a>> {
         let count = room.elements.len();
-
         if room.count as usize > MAX_ELEMENTS || room.begin as usize + count > room.count as usize {
             return Err(invalid!(
                 "elements {} to {} of {}",
@@ -521,11 +520,4 @@ fn codes<'a, 'k>(
 
 fn element<'a>(element: &Sized<'a>) -> Result<(Key<'a>, u64)> {
     Ok((Key::new(element.key.as_bytes())?, element.size))
-}
-
-fn check_flags(flags: u32, known: u32) -> Result<()> {
-    if flags & !known != 0 {
-        return Err(invalid!("flags {flags:#x}: this function knows {known:#x}"));
-    }
-    Ok(())
 }

@@ -69,6 +69,14 @@ pub(crate) const GET_UP_TO: u32 = 2;
 /// A query shows reserved objects too.
 pub(crate) const QUERY_RESERVED: u32 = 4;
 
+/// Checks a caller's flags against those that its function knows.
+pub(crate) fn check_flags(flags: u32, known: u32) -> Result<()> {
+    if flags & !known != 0 {
+        return Err(invalid!("flags {flags:#x}: this function knows {known:#x}"));
+    }
+    Ok(())
+}
+
 /// Where the memory of a new segment comes from.
 pub(crate) enum Source {
     /// The library maps it.

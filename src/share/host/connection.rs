@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::net::Shutdown;
 
-use super::super::address::Peer;
+use super::super::address::{Peer, has_ended};
 use super::super::channel::{Asleep, Channel, Look, Patience};
 use super::super::session::{Answer, Session};
 use super::super::wire::{Hello, MAGIC, Preamble, Reply, VERSION, Welcome};
@@ -104,10 +104,6 @@ impl Inner {
     /// Makes a session for a process, or finds the one that this is a further connection of.
     fn enter(&self, hello: &Hello, peer: &Peer, socket: &Arc<OwnedFd>) -> std::result::Result<Arc<Session>, String> {
         let pid = peer.pid.as_raw_nonzero().get();
-        // Of this very process, if it says anything after the welcome: so it has lived until then.
-        let process = peer
-            .watch(socket)
-            .map_err(|error| format!("its process can't be watched: {error}"))?;
         let mut state = self.state();
         if self.is_stopping() {
             return Err("the owner of the pool is closing it".into());
@@ -115,11 +111,15 @@ impl Inner {
         if let Some(number) = hello.session {
             let attached = state.sessions.get_mut(&number);
             let attached = attached
-                .filter(|attached| attached.session.pid == pid && attached.session.is_attached())
+                .filter(|attached| attached.session.pid == pid && !has_ended(&attached.process))
+                .filter(|attached| attached.session.is_attached())
                 .ok_or("the process has no such session")?;
             attached.sockets.push(Arc::clone(socket));
             return Ok(Arc::clone(&attached.session));
         }
+        let process = peer
+            .watch(socket)
+            .map_err(|error| format!("its process can't be watched: {error}"))?;
         state.next_session += 1;
         let number = state.next_session;
         let session = Arc::new(Session::new(number, pid, hello.rank));
