@@ -116,7 +116,7 @@ impl Attached {
         }
         let answer = self.ask_to_end(tokens.to_vec(), end)?;
         if answer.codes.len() != results.len() {
-            return Err(self.links.break_off("the owner's answer can't be understood".into()));
+            return Err(self.links.not_understood());
         }
         results.copy_from_slice(&answer.codes);
         Ok(())
@@ -198,18 +198,16 @@ impl Attached {
         }
         let loans = self.ask_for_loans(&Request::Copy { direction, ranges })?;
         if loans.codes.len() != good.len() {
-            return Err(self.links.break_off("the owner's answer can't be understood".into()));
+            return Err(self.links.not_understood());
         }
-        let mut lent = loans.lent.iter();
-        for ((number, buffers), code) in good.iter().zip(loans.codes) {
-            codes[*number] = code;
-            if code == 0 {
-                let lent = lent.next().expect("as many as there are good codes");
-                if let Err(error) = self.copy(direction, lent, buffers, buffers.total().min(lent.size)) {
-                    codes[*number] = error.code();
-                }
-            }
-        }
+        loans.each(
+            |place| good[place].0,
+            &mut codes,
+            |place, lent| {
+                let buffers = &good[place].1;
+                self.copy(direction, lent, buffers, buffers.total().min(lent.size))
+            },
+        );
         copy::fence();
         self.release(loans.lent.iter().map(|lent| lent.token).collect());
         results.copy_from_slice(&codes);

@@ -104,6 +104,11 @@ impl Links {
         self.check().expect_err("it is broken")
     }
 
+    /// Ends the session, as an answer was none.
+    pub(super) fn not_understood(&self) -> Error {
+        self.break_off("the owner's answer can't be understood".into())
+    }
+
     /// A connection for one call.
     pub(super) fn take(&self) -> Result<Link<'_>> {
         let mut idle = self.idle();

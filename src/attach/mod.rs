@@ -16,7 +16,7 @@ mod objects;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -69,8 +69,7 @@ impl Default for Attaching {
 /// A pool that another process owns.
 pub(crate) struct Attached {
     links: Links,
-    /// `u32::MAX` for none.
-    rank: AtomicU32,
+    rank: Option<u32>,
     known: ArcSwap<Vec<Known>>,
     mapping: Mutex<()>,
     /// Pins and reservations of the host.
@@ -126,9 +125,9 @@ impl Attached {
                 Err(Failure::Other(error)) => return Err(error),
             }
         };
-        let attached = Attached {
+        let mut attached = Attached {
             links,
-            rank: AtomicU32::new(near.unwrap_or(u32::MAX)),
+            rank: near,
             known: ArcSwap::from_pointee(Vec::new()),
             mapping: Mutex::new(()),
             tokens: Mutex::new(HashSet::new()),
@@ -136,7 +135,7 @@ impl Attached {
         };
         if attaching.dram_size > 0 {
             let (_, rank) = attached.contribute(attaching.dram_size, attaching.rank, true, attaching.wishes)?;
-            attached.rank.store(rank, Ordering::Relaxed);
+            attached.rank = Some(rank);
         }
         attached.learn()?;
         say!(Level::Info, "attached to the pool at {address}");
@@ -145,7 +144,7 @@ impl Attached {
 
     /// The rank of the memory that this process has brought, or is near to; `None` when there is none.
     pub(crate) fn rank(&self) -> Option<u32> {
-        Some(self.rank.load(Ordering::Relaxed)).filter(|rank| *rank != u32::MAX)
+        self.rank
     }
 
     /// False once it is being closed.
@@ -189,7 +188,7 @@ impl Attached {
         };
         match answer {
             Some(answer) => Ok((answer, channel.receiver.take_descriptor())),
-            None => Err(self.links.break_off("the owner's answer can't be understood".into())),
+            None => Err(self.links.not_understood()),
         }
     }
 

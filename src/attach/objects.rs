@@ -95,27 +95,24 @@ impl Attached {
     fn write_part(&self, part: &[Placed<'_>], loans: Loans, codes: &mut [i32]) -> Result<usize> {
         let taken = loans.codes.len();
         if taken == 0 || taken > part.len() {
-            return Err(self.links.break_off("the owner's answer can't be understood".into()));
+            return Err(self.links.not_understood());
         }
         let (mut tokens, mut written, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
-        let mut lent = loans.lent.iter();
-        for (placed, code) in part.iter().zip(loans.codes) {
-            codes[placed.number] = code;
-            if code != 0 {
-                continue;
-            }
-            let lent = lent.next().expect("as many as there are good codes");
-            match self.copy(Direction::ToSegment, lent, &placed.buffers, lent.size) {
-                Ok(()) => {
-                    tokens.push(lent.token);
-                    written.push(placed.number);
+        loans.each(
+            |place| part[place].number,
+            codes,
+            |place, lent| {
+                let copied = self.copy(Direction::ToSegment, lent, &part[place].buffers, lent.size);
+                match copied {
+                    Ok(()) => {
+                        tokens.push(lent.token);
+                        written.push(part[place].number);
+                    }
+                    Err(_) => given_up.push(lent.token),
                 }
-                Err(error) => {
-                    codes[placed.number] = error.code();
-                    given_up.push(lent.token);
-                }
-            }
-        }
+                copied
+            },
+        );
         copy::fence();
         self.release(given_up);
         if !tokens.is_empty() {
@@ -126,7 +123,7 @@ impl Attached {
                         .zip(published.codes)
                         .for_each(|(number, code)| codes[*number] = code);
                 }
-                Ok(_) => return Err(self.links.break_off("the owner's answer can't be understood".into())),
+                Ok(_) => return Err(self.links.not_understood()),
                 Err(error) => written.iter().for_each(|number| codes[*number] = error.code()),
             }
         }
@@ -186,24 +183,19 @@ impl Attached {
             .collect();
         let loans = self.ask_for_loans(&Request::Get { flags, elements })?;
         if loans.codes.len() != part.len() {
-            return Err(self.links.break_off("the owner's answer can't be understood".into()));
+            return Err(self.links.not_understood());
         }
-        let mut lent = loans.lent.iter();
-        for (placed, code) in part.iter().zip(loans.codes) {
-            codes[placed.number] = code;
-            if code != 0 {
-                continue;
-            }
-            let lent = lent.next().expect("as many as there are good codes");
-            match self.read(lent, &placed.buffers, flags) {
-                Ok(()) => {
-                    if let Some(sizes) = sizes.as_deref_mut() {
-                        sizes[placed.number] = lent.size;
-                    }
+        loans.each(
+            |place| part[place].number,
+            codes,
+            |place, lent| {
+                self.read(lent, &part[place].buffers, flags)?;
+                if let Some(sizes) = sizes.as_deref_mut() {
+                    sizes[part[place].number] = lent.size;
                 }
-                Err(error) => codes[placed.number] = error.code(),
-            }
-        }
+                Ok(())
+            },
+        );
         copy::fence();
         let tokens: Vec<u64> = loans.lent.iter().map(|lent| lent.token).collect();
         let got = tokens.len();
@@ -394,7 +386,7 @@ impl Attached {
         if !keys.is_empty() {
             let answer = ask(keys)?;
             if answer.codes.len() != numbers.len() {
-                return Err(self.links.break_off("the owner's answer can't be understood".into()));
+                return Err(self.links.not_understood());
             }
             numbers
                 .iter()
@@ -407,6 +399,25 @@ impl Attached {
 }
 
 impl Loans {
+    /// Does `act` for each element that got memory, by its place in the question, and writes the code of each at its number in the batch.
+    pub(super) fn each(
+        &self,
+        number_of: impl Fn(usize) -> usize,
+        codes: &mut [i32],
+        mut act: impl FnMut(usize, &Lent) -> Result<()>,
+    ) {
+        let mut lent = self.lent.iter();
+        for (place, code) in self.codes.iter().enumerate() {
+            codes[number_of(place)] = match code {
+                0 => {
+                    let lent = lent.next().expect("as many as there are good codes");
+                    act(place, lent).map_or_else(|error| error.code(), |()| 0)
+                }
+                code => *code,
+            };
+        }
+    }
+
     /// Of a single element.
     pub(super) fn single(self) -> Result<Lent> {
         match (&self.codes[..], &self.lent[..]) {
