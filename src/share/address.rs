@@ -23,7 +23,7 @@ use crate::error::{Error, Result, invalid, words};
 /// Connections that wait to be accepted: a host of many processes that all start at once.
 const BACKLOG: i32 = 1024;
 
-/// The sockets that this process serves.
+/// The sockets that this process serves, by their directories' real names.
 static OWN: Mutex<BTreeSet<(u32, PathBuf)>> = Mutex::new(BTreeSet::new());
 
 /// The path of an address.
@@ -129,7 +129,8 @@ pub(super) struct Served {
     listener: OwnedFd,
     path: PathBuf,
     lock_path: PathBuf,
-    process: u32,
+    /// In the list of the process's own.
+    place: (u32, PathBuf),
     /// Closed last: its lock goes with it.
     _lock: File,
 }
@@ -139,13 +140,15 @@ impl Served {
     pub(super) fn bind(path: PathBuf, access: &Access) -> Result<Served> {
         let at = |error: &io::Error| Error::Io(words!("socket {}: {error}", path.display()));
         let busy = || Error::Busy(words!("socket {}: a process shares its pool there", path.display()));
-        let process = std::process::id();
+        // A directory may have several names, and a lock keeps nobody out of its own process. The socket has the name that was given: a longer one
+        // may be too long.
+        let real = real(&path).map_err(|error| at(&error))?;
         let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = (process, path.clone());
+        let place = (std::process::id(), real.clone());
         if own.contains(&place) {
             return Err(busy());
         }
-        let mut lock_path = path.clone().into_os_string();
+        let mut lock_path = real.into_os_string();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
         let lock = lock(&lock_path).map_err(|error| match error.kind() {
@@ -156,12 +159,12 @@ impl Served {
             let _ = std::fs::remove_file(&lock_path);
             at(&error)
         })?;
-        own.insert(place);
+        own.insert(place.clone());
         Ok(Served {
             listener,
             path,
             lock_path,
-            process,
+            place,
             _lock: lock,
         })
     }
@@ -174,12 +177,19 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         // A forked child has its parent's, and must leave it alone.
-        if self.process == std::process::id() {
+        if self.place.0 == std::process::id() {
             let _ = std::fs::remove_file(&self.path);
             let _ = std::fs::remove_file(&self.lock_path);
         }
-        let place = (self.process, self.path.clone());
-        OWN.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+        OWN.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.place);
+    }
+}
+
+/// The path by the real name of its directory.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(directory), Some(name)) => Ok(directory.canonicalize()?.join(name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
     }
 }
 
@@ -263,6 +273,29 @@ mod tests {
                 assert!(reason.contains(&named), "{reason}");
             }
         }
+    }
+
+    #[test]
+    fn a_process_serves_a_socket_once_by_whatever_name() {
+        let directory = std::env::temp_dir().join(format!("mmc-address-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let access = Access {
+            mode: 0o600,
+            ..Access::default()
+        };
+        let path = directory.join("pool");
+        let served = Served::bind(path.clone(), &access).unwrap();
+        for name in [
+            path.clone(),
+            directory.join("../").join(directory.file_name().unwrap()).join("pool"),
+        ] {
+            assert!(matches!(Served::bind(name, &access), Err(Error::Busy(_))));
+            assert!(path.exists(), "it is served");
+        }
+        drop(served);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
+        drop(Served::bind(path, &access).unwrap());
+        std::fs::remove_dir(&directory).unwrap();
     }
 
     #[test]
